@@ -1,0 +1,65 @@
+# aegrail-engine. `make` prints this help.
+#
+# demo and test need Go and nothing else. The race detector needs a C
+# compiler, lint needs golangci-lint, test-clients installs real clients:
+# .ci/run brings all of them.
+
+GO      ?= go
+BIN     ?= bin
+FUZZ    ?= 60s
+LINT    ?= golangci-lint
+# Nested modules: what the product must not depend on.
+NESTED  := $(patsubst %/go.mod,%,$(wildcard internal/*/go.mod))
+
+.DEFAULT_GOAL := help
+.PHONY: help build test race lint fuzz fuzz-seeds bench generate checkgenerate demo test-clients crosscheck cover check clean
+
+help: ## print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the static, stripped binary, into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $(BIN)/ ./cmd/...
+
+test: ## all tests; needs Go and nothing else
+	$(GO) test ./...
+
+race: ## all tests under the race detector; needs a C compiler
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+lint: ## go vet and golangci-lint
+	$(GO) vet ./...
+	$(LINT) run ./...
+
+fuzz: ## each fuzz target for a minute (FUZZ=10s for less)
+	@for t in $$($(GO) test -list '^Fuzz' ./fuzz | grep '^Fuzz'); do \
+		echo "== $$t"; $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZ) ./fuzz || exit 1; done
+
+fuzz-seeds: ## the seeds of every fuzz target; a target without seeds fails
+	GO='$(GO)' .ci/fuzz-seeds
+
+bench: ## the engine beside other proxies on one core, as ratios
+	cd internal/bench && $(GO) run .
+
+generate: ## generated code and formatting
+	$(GO) generate ./...
+	gofmt -w $$(git ls-files '*.go')
+
+checkgenerate: ## fail if formatting, go.mod or generated code would change
+	GO='$(GO)' NESTED='$(NESTED)' .ci/checkgenerate
+
+demo: ## a model server, an agent and the engine between them, then audit verify
+	$(GO) run ./deploy/demo
+
+test-clients: ## real clients through the engine: curl, Python, Node, git, Java, h2load; installs them
+	internal/clients/run.sh
+
+crosscheck: ## our formats against other implementations: Python's verify_chain, OpenSSL
+	$(GO) test -tags 'python openssl' ./certs/... ./internal/audit/...
+
+cover: ## coverage, with the floors that the project sets itself
+	GO='$(GO)' .ci/cover
+
+check: test lint checkgenerate fuzz-seeds ## what to run before a push
+
+clean: ## remove what make built
+	rm -rf $(BIN)

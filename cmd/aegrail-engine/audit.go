@@ -1,0 +1,115 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arpitcoder/aegrail-engine/internal/audit"
+)
+
+func auditCommand(w *world) *cobra.Command {
+	return group(&cobra.Command{Use: "audit", Short: "Verify and show an audit log"},
+		auditVerifyCommand(w), auditShowCommand(w))
+}
+
+func auditVerifyCommand(w *world) *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify FILE…",
+		Short: "Check that no record was changed, removed or inserted",
+		Long: "Check the chain of the files, which are read in the order given as one log; - is standard\n" +
+			"input. Exits 1 at the first thing that is not as the engine wrote it.",
+		Args: takes(cobra.MinimumNArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			report, err := audit.Verify(args, audit.VerifyOptions{Stdin: os.Stdin})
+			if err != nil {
+				var damage *audit.Damage
+				if !errors.As(err, &damage) {
+					return badInput(fmt.Errorf("reading the log: %w", err))
+				}
+				if report.Records > 0 {
+					fmt.Fprintf(w.stdout, "%d records before the damage verify\n", report.Records)
+				}
+				return fmt.Errorf("the log is damaged: %w", err)
+			}
+			fmt.Fprint(w.stdout, "the chain is intact: ")
+			return report.Write(w.stdout)
+		},
+	}
+}
+
+func auditShowCommand(w *world) *cobra.Command {
+	var raw, asJSON bool
+	var filter audit.Filter
+	var since string
+	c := &cobra.Command{
+		Use:   "show FILE…",
+		Short: "Print the records of a log",
+		Long:  "Print the records of a log, a line each; - is standard input. This does not verify them.",
+		Args:  takes(cobra.MinimumNArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			o := audit.ShowOptions{Filter: filter}
+			switch {
+			case raw && asJSON:
+				return usagef(c, "--raw and --json: give one of them")
+			case raw:
+				o.Format = audit.Raw
+			case asJSON:
+				o.Format = audit.JSON
+			}
+			if since != "" {
+				at, err := parseSince(since, time.Now())
+				if err != nil {
+					return badInput(err)
+				}
+				o.Filter.Since = at
+			}
+			if err := o.Filter.Check(); err != nil {
+				return badInput(err)
+			}
+			for _, name := range args {
+				if err := showFile(w, name, o); err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+			}
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.BoolVar(&raw, "raw", false, "the lines as they stand in the file")
+	f.BoolVar(&asJSON, "json", false, "one flat JSON object a record")
+	f.StringVar(&filter.Host, "host", "", "only this `HOST`, or *.suffix")
+	f.StringVar(&filter.Verdict, "verdict", "", "only `VERDICT`: allowed, denied or error")
+	f.StringVar(&filter.Rule, "rule", "", "only decisions by the rule `NAME`")
+	f.StringVar(&filter.Reason, "reason", "", "only `REASON`")
+	f.StringVar(&filter.Agent, "agent", "", "only the agent `NAME`, namespace, or namespace/serviceaccount")
+	f.StringVar(&since, "since", "", "only from `TIME` on: RFC 3339, or how long ago (90m, 24h)")
+	return c
+}
+
+func showFile(w *world, name string, o audit.ShowOptions) error {
+	if name == "-" {
+		return audit.Show(w.stdout, os.Stdin, o)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return badInput(fmt.Errorf("reading the log: %w", err))
+	}
+	defer f.Close()
+	return audit.Show(w.stdout, f, o)
+}
+
+// parseSince reads a time, or a duration before now.
+func parseSince(s string, now time.Time) (time.Time, error) {
+	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	at, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("--since %q: want a time like 2026-05-15T09:42:00Z, or how long ago, like 90m", s)
+	}
+	return at, nil
+}

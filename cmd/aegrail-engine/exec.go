@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arpitcoder/aegrail-engine/certs"
+	"github.com/arpitcoder/aegrail-engine/internal/audit"
+	"github.com/arpitcoder/aegrail-engine/internal/identity"
+	"github.com/arpitcoder/aegrail-engine/internal/policy"
+	"github.com/arpitcoder/aegrail-engine/internal/trustenv"
+	"github.com/arpitcoder/aegrail-engine/internal/upstream"
+)
+
+// defaultExecLog is where exec writes without --audit-file: beside the work,
+// where it is found again.
+const defaultExecLog = "aegrail-audit.log"
+
+// execDrain is how long requests that outlive COMMAND may take to finish.
+const execDrain = 5 * time.Second
+
+// notIsolated is why exec cannot hold a command that ignores its proxy
+// variables.
+const notIsolated = "COMMAND shares this machine's network; what ignores the proxy variables is neither judged nor recorded"
+
+type execOptions struct {
+	policy, auditFile, upstreamRoots string
+	observe, requireIsolation        bool
+}
+
+func execCommand(w *world) *cobra.Command {
+	o := new(execOptions)
+	c := &cobra.Command{
+		Use:   "exec --policy FILE -- COMMAND [ARG…]",
+		Short: "Run a command whose way out is an engine of its own",
+		Long: "Run COMMAND with an engine for its life: an ephemeral certificate authority, the proxy and\n" +
+			"trust variables for the common runtimes, and what was allowed and denied on standard error.\n" +
+			"Exits with COMMAND's code.",
+		Example: "  aegrail-engine exec --policy policy.yaml -- python agent.py",
+		Args: takes(func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("no COMMAND: write it after --")
+			}
+			return nil
+		}),
+		RunE: func(c *cobra.Command, args []string) error {
+			if o.policy == "" {
+				return usagef(c, "--policy is missing: without a policy everything would be denied")
+			}
+			if o.requireIsolation {
+				return fmt.Errorf("cannot isolate COMMAND: %s\n  leave --require-isolation out to run it all the same", notIsolated)
+			}
+			return execute(c.Context(), o, args, w)
+		},
+	}
+	f := c.Flags()
+	f.SetInterspersed(false) // what follows COMMAND is COMMAND's
+	f.StringVar(&o.policy, "policy", "", "policy `FILE`")
+	f.StringVar(&o.auditFile, "audit-file", defaultExecLog, "write the audit log to `FILE`")
+	f.BoolVar(&o.observe, "observe", false, "let pass what the policy denies, and say that it would have been denied")
+	f.StringVar(&o.upstreamRoots, "upstream-roots", "", "roots to trust besides the system's, in `FILE` (PEM)")
+	f.BoolVar(&o.requireIsolation, "require-isolation", false, "exit 1 where COMMAND cannot be kept from going around the engine")
+	return c
+}
+
+// execute runs args behind an engine of its own.
+func execute(ctx context.Context, o *execOptions, args []string, w *world) error {
+	if err := harden(); err != nil {
+		fmt.Fprintf(w.stderr, "aegrail-engine: %v\n", err)
+	}
+	command, err := lookUp(args)
+	if err != nil {
+		return err
+	}
+	paint := newPainter(w.stderr, w.getenv)
+	seen := newTally(w.stderr, paint)
+	laptop, err := startLaptop(o, w, seen)
+	if err != nil {
+		return err
+	}
+	defer laptop.cleanUp()
+	fmt.Fprintf(w.stderr, "%s %s\n", paint.yellow("NOT ISOLATED:"), notIsolated)
+
+	command.Env = laptop.env
+	code, err := runChild(ctx, command, os.Stdin)
+	err = errors.Join(err, laptop.stop(w, paint))
+	seen.summary(o.auditFile)
+	if err == nil && code != 0 {
+		return &exitError{code: code}
+	}
+	return err
+}
+
+// laptop is an engine on a loopback port with a directory for what COMMAND has
+// to read.
+type laptop struct {
+	*engine
+	serving chan error
+	cancel  context.CancelFunc
+	dir     string // 0700: the bundle, for COMMAND to read; never a key
+	env     []string
+}
+
+func startLaptop(o *execOptions, w *world, seen *tally) (_ *laptop, err error) {
+	file := policyFile{name: o.policy, options: policy.Options{AnyAgent: true, Observe: o.observe}}
+	rules, err := file.load()
+	if err != nil {
+		return nil, err
+	}
+	for _, warning := range rules.warnings {
+		fmt.Fprintf(w.stderr, "aegrail-engine: %s\n", warning.String())
+	}
+	roots, err := trustRoots(o.upstreamRoots)
+	if err != nil {
+		return nil, err
+	}
+	authority, err := certs.NewEphemeral(time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("making the certificate authority: %w", err)
+	}
+	ln, err := listen("the proxy", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	own := listeners{forward: ln}
+	l := &laptop{serving: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			ln.Close()
+			l.cleanUp()
+		}
+	}()
+	if l.dir, err = os.MkdirTemp("", "aegrail-exec-"); err != nil { // MkdirTemp makes it 0700
+		return nil, fmt.Errorf("making a directory for the trust bundle: %w", err)
+	}
+	if l.env, err = trustEnvironment(l.dir, authority, own.addresses()[0], w); err != nil {
+		return nil, err
+	}
+	// What the engine itself has to say goes to the log and into the summary.
+	logger := slog.New(slog.NewTextHandler(w.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	log, err := audit.Open(audit.Config{
+		File: o.auditFile, Stdout: seen, Now: time.Now, Identity: execIdentity(w.getenv), Logger: logger, PolicyRevision: rules.set.Revision(),
+		Start: map[string]string{"version": readBuild().version, "command": "exec", "policy_file": o.policy},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening the audit log: %w", err)
+	}
+	l.engine, err = newEngine(engineParts{
+		set: rules.set, authority: authority, log: log, leafCache: 256, logger: logger,
+		agent:    identity.Principal{AgentIdentity: execIdentity(w.getenv)},
+		upstream: upstream.Config{Roots: roots, Own: own.addresses(), Logger: logger},
+	})
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l.cancel = cancel
+	go func() { l.serving <- l.proxy.Serve(ctx, ln) }()
+	return l, nil
+}
+
+// execIdentity is the agent's name in the log.
+func execIdentity(getenv func(string) string) string {
+	for _, name := range []string{envPrefix + "AGENT_IDENTITY", "AEGRAIL_AGENT_IDENTITY"} {
+		if v := getenv(name); v != "" {
+			return v
+		}
+	}
+	return defaultIdentity
+}
+
+// stop drains the engine, and says so where that takes long enough to wonder.
+func (l *laptop) stop(w *world, paint painter) error {
+	wondering := time.AfterFunc(time.Second, func() {
+		fmt.Fprintln(w.stderr, paint.faint("aegrail-engine: waiting for requests that COMMAND left open"))
+	})
+	defer wondering.Stop()
+	l.cancel()
+	err := <-l.serving
+	ctx, done := context.WithTimeout(context.Background(), execDrain)
+	defer done()
+	return errors.Join(err, l.engine.stop(ctx))
+}
+
+func (l *laptop) cleanUp() {
+	if l.dir != "" {
+		os.RemoveAll(l.dir)
+	}
+}
+
+// trustEnvironment writes the bundles into dir and returns COMMAND's
+// environment. What the user's variables trusted stays trusted; proxies of the
+// user's are replaced, and each such loss is said.
+func trustEnvironment(dir string, ca *certs.Authority, proxy netip.AddrPort, w *world) ([]string, error) {
+	environ := os.Environ()
+	_, system, err := certs.SystemBundle(nil)
+	if err != nil {
+		fmt.Fprintf(w.stderr, "aegrail-engine: COMMAND trusts the engine alone: %v\n", err)
+	}
+	extra := [][]byte{ca.RootsPEM()}
+	for _, name := range trustenv.UserBundles(environ) {
+		data, err := readFile("bundle", name)
+		if err == nil {
+			_, err = certs.Bundle(nil, data)
+		}
+		if err != nil {
+			fmt.Fprintf(w.stderr, "aegrail-engine: a bundle that the environment names is left out: %v\n", err)
+			continue
+		}
+		extra = append(extra, data)
+	}
+	trust, err := certs.Bundle(system, extra...)
+	if err != nil {
+		return nil, fmt.Errorf("making the trust bundle: %w", err)
+	}
+	store, err := trust.PKCS12(storePassword)
+	if err != nil {
+		return nil, fmt.Errorf("making the Java trust store: %w", err)
+	}
+	s := trustenv.Settings{
+		ProxyURL: "http://" + proxy.String(), BundlePEM: filepath.Join(dir, "bundle.pem"),
+		BundleP12: filepath.Join(dir, "trust.p12"), P12Password: storePassword,
+	}
+	for name, data := range map[string][]byte{s.BundlePEM: trust.PEM(), s.BundleP12: store} {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			return nil, fmt.Errorf("writing the trust bundle: %w", err)
+		}
+	}
+	for _, d := range trustenv.Dropped(environ) {
+		fmt.Fprintf(w.stderr, "aegrail-engine: %v\n", d)
+	}
+	return trustenv.Build(environ, s)
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
+)
+
+// envPrefix begins the variable of each flag of serve.
+const envPrefix = "AEGRAIL_ENGINE_"
+
+// defaultIdentity is what the aegrail project calls an engine that was given no
+// name.
+const defaultIdentity = "egress-proxy/v1"
+
+// serveOptions are the flags of serve as they were given. settings is what
+// they mean.
+type serveOptions struct {
+	policy, listen, listenTLS, listenTLSName string
+	transparent, admin, pprof                string
+	caCert, caKey, caDir                     string
+	upstreamRoots, upstreamProxy             string
+	upstreamBypass, denyCIDRs                []string
+	auditFile, durability, digestKey         string
+	auditStdout                              bool
+	identity, rate                           string
+	maxRequests                              int64
+	observe                                  bool
+	leafCache                                int
+	logLevel, logFormat                      string
+
+	allowlist []string // AEGRAIL_ENGINE_ALLOWLIST: hosts that every agent may reach, in place of a policy
+}
+
+func (o *serveOptions) define(f *pflag.FlagSet) {
+	f.StringVar(&o.policy, "policy", "", "policy `FILE`; without it everything is denied")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:8080", "forward proxy on `ADDR`; empty: none")
+	f.StringVar(&o.listenTLS, "listen-tls", "", "the forward proxy over TLS on `ADDR`")
+	f.StringVar(&o.listenTLSName, "listen-tls-name", "", "`NAME` that clients of --listen-tls expect; default its host")
+	f.StringVar(&o.transparent, "transparent-listen", "", "connections that the kernel redirects, on `ADDR`")
+	f.StringVar(&o.admin, "admin-listen", "127.0.0.1:9090", "/metrics, /healthz and /readyz on `ADDR`; empty: none")
+	f.StringVar(&o.pprof, "pprof-socket", "", "profiles on the unix socket `PATH`")
+	f.StringVar(&o.caCert, "ca-cert", "", "CA certificate `FILE` (PEM, may hold the chain)")
+	f.StringVar(&o.caKey, "ca-key", "", "CA key `FILE` (PEM)")
+	f.StringVar(&o.caDir, "ca-dir", "", "`DIR` with tls.crt, tls.key and ca.crt, in place of --ca-cert and --ca-key")
+	f.StringVar(&o.upstreamRoots, "upstream-roots", "", "roots to trust besides the system's, in `FILE` (PEM)")
+	f.StringVar(&o.upstreamProxy, "upstream-proxy", "", "reach the world through the proxy at `URL`")
+	f.StringSliceVar(&o.upstreamBypass, "upstream-proxy-bypass", nil, "`HOSTS` that are reached without it")
+	f.StringSliceVar(&o.denyCIDRs, "deny-cidr", nil, "more addresses to refuse: pod, service and node `CIDR`s")
+	f.StringVar(&o.auditFile, "audit-file", "", "write the audit log to `FILE`")
+	f.BoolVar(&o.auditStdout, "audit-stdout", false, "write the audit log to standard output (the default without --audit-file)")
+	f.StringVar(&o.durability, "audit-durability", "written", "a record counts when `written` (in the kernel) or strict (on disk)")
+	f.StringVar(&o.digestKey, "audit-digest-key", "", "key `FILE`: body digests become HMACs, which nobody can look up")
+	f.StringVar(&o.identity, "agent-identity", defaultIdentity, "`NAME` of the agent in policy and log")
+	f.Int64Var(&o.maxRequests, "max-requests", 0, "requests in all before the agent is refused; 0: no limit")
+	f.StringVar(&o.rate, "rate", "", "`N/unit` requests, unit sec, min or hour")
+	f.BoolVar(&o.observe, "observe", false, "let pass what the policy denies, and record that it would have been denied")
+	f.IntVar(&o.leafCache, "leaf-cache", 1024, "how many hosts' leaf certificates to keep")
+	f.StringVar(&o.logLevel, "log-level", "info", "`LEVEL`: debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "text", "`FORMAT`: text or json")
+}
+
+// aliases are variables besides AEGRAIL_ENGINE_<FLAG>, tried after it: those
+// of the aegrail project.
+func aliases(flag string) []string {
+	switch flag {
+	case "ca-cert":
+		return []string{envPrefix + "MITM_CA_CERT_FILE"}
+	case "ca-key":
+		return []string{envPrefix + "MITM_CA_KEY_FILE"}
+	case "rate":
+		return []string{envPrefix + "RATE_LIMIT"}
+	case "agent-identity":
+		return []string{"AEGRAIL_AGENT_IDENTITY"}
+	default:
+		return nil
+	}
+}
+
+// readEnv gives each flag that was not on the command line the value of its
+// variable. An empty variable counts as unset: that is how a chart renders a
+// value that nobody chose.
+func (o *serveOptions) readEnv(f *pflag.FlagSet, getenv func(string) string) error {
+	if v := getenv(envPrefix + "MAX_TOKENS"); v != "" && v != "0" {
+		return fmt.Errorf("%sMAX_TOKENS=%s: this engine has no token budgets yet, and to ignore a limit would be to lift it; unset the variable, or limit --max-requests or --rate", envPrefix, v)
+	}
+	for host := range strings.SplitSeq(getenv(envPrefix+"ALLOWLIST"), ",") {
+		if host = strings.TrimSpace(host); host != "" {
+			o.allowlist = append(o.allowlist, host)
+		}
+	}
+	var failed error
+	f.VisitAll(func(flag *pflag.Flag) {
+		if flag.Changed || failed != nil || flag.Name == "help" {
+			return
+		}
+		names := append([]string{envPrefix + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))}, aliases(flag.Name)...)
+		for _, name := range names {
+			v := strings.TrimSpace(getenv(name))
+			if v == "" {
+				continue
+			}
+			if err := flag.Value.Set(v); err != nil {
+				failed = fmt.Errorf("%s=%q: %w", name, v, err)
+			}
+			return
+		}
+	})
+	return failed
+}
+
+// preferFlags resolves what a flag and another flag's variable say about the
+// same thing: --ca-dir on the command line beats a CA in the environment.
+func (o *serveOptions) preferFlags(f *pflag.FlagSet) error {
+	files := f.Changed("ca-cert") || f.Changed("ca-key")
+	switch {
+	case o.caDir == "" || o.caCert == "" && o.caKey == "":
+	case f.Changed("ca-dir") && !files:
+		o.caCert, o.caKey = "", ""
+	case files && !f.Changed("ca-dir"):
+		o.caDir = ""
+	default:
+		return fmt.Errorf("--ca-dir and --ca-cert/--ca-key name two authorities; give one of them")
+	}
+	if (o.caCert == "") != (o.caKey == "") {
+		return fmt.Errorf("--ca-cert and --ca-key belong together; one of them is missing")
+	}
+	if o.caDir == "" && o.caCert == "" {
+		return fmt.Errorf("no certificate authority: make one with `aegrail-engine ca init --dir ca` and give --ca-dir ca")
+	}
+	return nil
+}
+
+// parse reads the flags that are more than text.
+func (o *serveOptions) parse() (settings, error) {
+	s := settings{serveOptions: *o}
+	if o.listen == "" && o.listenTLS == "" && o.transparent == "" {
+		return s, fmt.Errorf("no way in: give --listen, --listen-tls or --transparent-listen")
+	}
+	if !o.auditStdout && o.auditFile == "" {
+		s.auditStdout = true
+	}
+	switch o.durability {
+	case "written":
+	case "strict":
+		if o.auditFile == "" {
+			return s, fmt.Errorf("--audit-durability strict syncs a file: give --audit-file")
+		}
+		s.strict = true
+	default:
+		return s, fmt.Errorf("--audit-durability %q: want written or strict", o.durability)
+	}
+	for _, cidr := range o.denyCIDRs {
+		p, err := netip.ParsePrefix(strings.TrimSpace(cidr))
+		if err != nil {
+			return s, fmt.Errorf("--deny-cidr %q: want an address range like 10.0.0.0/8 or fd00::/8", cidr)
+		}
+		s.deny = append(s.deny, p.Masked())
+	}
+	if o.upstreamProxy != "" {
+		u, err := url.Parse(o.upstreamProxy)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return s, fmt.Errorf("--upstream-proxy: want a URL like http://proxy.example:3128")
+		}
+		s.proxy = u
+	}
+	if len(o.upstreamBypass) > 0 && s.proxy == nil {
+		return s, fmt.Errorf("--upstream-proxy-bypass without --upstream-proxy")
+	}
+	if o.leafCache < 1 {
+		return s, fmt.Errorf("--leaf-cache %d: want at least 1", o.leafCache)
+	}
+	if o.maxRequests < 0 {
+		return s, fmt.Errorf("--max-requests %d: want 0 (no limit) or more", o.maxRequests)
+	}
+	if o.identity == "" {
+		return s, fmt.Errorf("--agent-identity is empty: nobody is denied everything")
+	}
+	if err := s.level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return s, fmt.Errorf("--log-level %q: want debug, info, warn or error", o.logLevel)
+	}
+	if o.logFormat != "text" && o.logFormat != "json" {
+		return s, fmt.Errorf("--log-format %q: want text or json", o.logFormat)
+	}
+	return s, s.parseRate()
+}
+
+// settings are serveOptions that make sense.
+type settings struct {
+	serveOptions
+	strict  bool
+	deny    []netip.Prefix
+	proxy   *url.URL
+	level   slog.Level
+	perTime v1alpha1.Rate // zero: no limit
+}
+
+// parseRate reads "10/sec", "100/min" or "1000/hour": the aegrail project's
+// spelling, which the limits of a policy share.
+func (s *settings) parseRate() (err error) {
+	if s.rate == "" {
+		return nil
+	}
+	if s.perTime, err = v1alpha1.ParseRate(s.rate); err != nil {
+		return fmt.Errorf("--rate: %w", err)
+	}
+	return nil
+}
+
+// readSettings is the whole way from flags and environment to settings.
+func readSettings(c *cobra.Command, o *serveOptions, getenv func(string) string) (settings, error) {
+	if err := o.readEnv(c.Flags(), getenv); err != nil {
+		return settings{}, badInput(err)
+	}
+	if err := o.preferFlags(c.Flags()); err != nil {
+		return settings{}, badInput(err)
+	}
+	s, err := o.parse()
+	return s, badInput(err)
+}

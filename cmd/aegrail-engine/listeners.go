@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"github.com/arpitcoder/aegrail-engine/internal/digest"
+)
+
+// listeners are the ports of serve; nil where one is off.
+type listeners struct {
+	forward, tls, transparent, admin net.Listener
+	profiles                         *profiles
+}
+
+// bind opens every port, or none.
+func bind(s settings) (_ *listeners, err error) {
+	l := new(listeners)
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	for _, p := range []struct {
+		flag, addr string
+		ln         *net.Listener
+	}{
+		{"--listen", s.listen, &l.forward},
+		{"--listen-tls", s.listenTLS, &l.tls},
+		{"--transparent-listen", s.transparent, &l.transparent},
+		{"--admin-listen", s.admin, &l.admin},
+	} {
+		if p.addr == "" {
+			continue
+		}
+		if *p.ln, err = listen(p.flag, p.addr); err != nil {
+			return nil, err
+		}
+	}
+	if s.pprof != "" {
+		if l.profiles, err = listenProfiles(s.pprof); err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+func listen(flag, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(context.Background(), "tcp", addr)
+	var bad *net.AddrError
+	var dns *net.DNSError
+	switch {
+	case err == nil:
+		return ln, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s %s: the port is in use; stop what holds it, or choose another (port 0 takes any)", flag, addr)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("%s %s: the address is not this machine's", flag, addr)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("%s %s: not permitted; ports below 1024 need CAP_NET_BIND_SERVICE", flag, addr)
+	case errors.As(err, &bad), errors.As(err, &dns):
+		return nil, badInput(fmt.Errorf("%s %q: want HOST:PORT or :PORT, like 127.0.0.1:8080: %w", flag, addr, err))
+	default:
+		return nil, fmt.Errorf("%s %s: %w", flag, addr, err)
+	}
+}
+
+// addresses are our own ends, which no request may be sent to.
+func (l *listeners) addresses() []netip.AddrPort {
+	var own []netip.AddrPort
+	for _, ln := range []net.Listener{l.forward, l.tls, l.transparent, l.admin} {
+		if ln == nil {
+			continue
+		}
+		if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
+			own = append(own, tcp.AddrPort())
+		}
+	}
+	return own
+}
+
+func (l *listeners) close() {
+	for _, ln := range []net.Listener{l.forward, l.tls, l.transparent, l.admin} {
+		if ln != nil {
+			ln.Close()
+		}
+	}
+	if l.profiles != nil {
+		l.profiles.close()
+	}
+}
+
+// readDigestKey takes the bytes of file as they are, but for one newline at
+// the end, which an editor or `openssl rand -hex 32` adds.
+func readDigestKey(file string) (digest.Keyed, error) {
+	data, err := readFile("digest key", file)
+	if err != nil {
+		return digest.Keyed{}, badInput(err)
+	}
+	if n := len(data); n > 0 && data[n-1] == '\n' {
+		data = data[:n-1]
+	}
+	// The prefix keeps the id from being the digest of anything else.
+	id := sha256.Sum256(append([]byte("aegrail digest key id\n"), data...))
+	k := digest.Keyed{KeyID: hex.EncodeToString(id[:8]), Key: data}
+	if err := k.Check(); err != nil {
+		return digest.Keyed{}, badInput(fmt.Errorf("--audit-digest-key %s: %w; make one with `openssl rand -hex 32`", file, err))
+	}
+	return k, nil
+}

@@ -1,0 +1,338 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
+	"github.com/arpitcoder/aegrail-engine/internal/audit"
+	"github.com/arpitcoder/aegrail-engine/internal/canon"
+	"github.com/arpitcoder/aegrail-engine/internal/digest"
+	"github.com/arpitcoder/aegrail-engine/internal/identity"
+	"github.com/arpitcoder/aegrail-engine/internal/policy"
+	"github.com/arpitcoder/aegrail-engine/internal/upstream"
+)
+
+// drain is how long requests under way may take to finish after SIGTERM. It is
+// inside the 30 seconds that kubelet gives a pod by default.
+const drain = 20 * time.Second
+
+func serveCommand(w *world) *cobra.Command {
+	o := new(serveOptions)
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the engine: sidecar, gateway, or a proxy on a laptop",
+		Long: "Run the engine. Without --policy everything is denied.\n\n" +
+			"Each flag also reads AEGRAIL_ENGINE_<FLAG> (--audit-file: AEGRAIL_ENGINE_AUDIT_FILE); a flag\n" +
+			"beats its variable. Policy and certificate authority are read again when they change and on\n" +
+			"SIGHUP; what does not load leaves the last good one in force, and /readyz says so.",
+		Example: "  aegrail-engine ca init --dir ca\n" +
+			"  aegrail-engine serve --policy policy.yaml --ca-dir ca --audit-file audit.log",
+		Args: takes(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := readSettings(c, o, w.getenv)
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGTERM, os.Interrupt)
+			defer stop()
+			context.AfterFunc(ctx, stop) // a second signal ends us at once
+			return serve(ctx, s, w)
+		},
+	}
+	o.define(c.Flags())
+	return c
+}
+
+// serve runs until ctx ends. Nothing is half started: policy and authority are
+// read, every port is bound and the log is open before the first connection
+// is taken.
+func serve(ctx context.Context, s settings, w *world) error {
+	logger := newLogger(w.stderr, s)
+	if err := harden(); err != nil {
+		logger.Warn("the process can be traced by its own user", "err", err)
+	}
+	d, err := assemble(s, w.stdout, logger)
+	if err != nil {
+		return err
+	}
+	return d.run(ctx)
+}
+
+func newLogger(w io.Writer, s settings) *slog.Logger {
+	options := &slog.HandlerOptions{Level: s.level}
+	if s.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// daemon is an engine with its listeners and what keeps it up to date.
+type daemon struct {
+	*engine
+	settings  settings
+	agent     identity.Principal
+	listeners *listeners
+	health    *health
+	policies  *policyFile
+	authority *authorityFiles
+	revision  string // of the policy in force at the start
+}
+
+// assemble makes everything that can fail before anything is announced. What
+// it made before a failure it closes again.
+func assemble(s settings, stdout io.Writer, logger *slog.Logger) (_ *daemon, err error) {
+	d := &daemon{
+		settings: s, health: newHealth(), agent: identity.Principal{AgentIdentity: s.identity},
+		policies: &policyFile{name: s.policy, options: policy.Options{
+			AnyAgent: true, Observe: s.observe, AllowHosts: s.allowlist,
+			Limits: v1alpha1.Limits{Rate: s.perTime, MaxRequests: s.maxRequests},
+		}},
+		authority: &authorityFiles{cert: s.caCert, key: s.caKey, dir: s.caDir},
+	}
+	rules, err := d.policies.load()
+	if err != nil {
+		return nil, err
+	}
+	ca, err := d.authority.load()
+	if err != nil {
+		return nil, err
+	}
+	roots, err := trustRoots(s.upstreamRoots)
+	if err != nil {
+		return nil, err
+	}
+	key, err := digestKey(s.digestKey)
+	if err != nil {
+		return nil, err
+	}
+	if d.listeners, err = bind(s); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			d.listeners.close()
+		}
+	}()
+	log, err := audit.Open(auditConfig(s, stdout, rules.set, logger))
+	if err != nil {
+		return nil, fmt.Errorf("opening the audit log: %w", err)
+	}
+	d.engine, err = newEngine(engineParts{
+		set: rules.set, authority: ca, log: log, digests: key, leafCache: s.leafCache, logger: logger,
+		agent: d.agent,
+		upstream: upstream.Config{
+			Roots: roots, DenyCIDRs: s.deny, Own: d.listeners.addresses(), Proxy: s.proxy, ProxyBypass: s.upstreamBypass, Logger: logger,
+		},
+	})
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	d.warn(rules)
+	d.revision = rules.set.Revision()
+	d.health.logFailed = log.Err
+	return d, nil
+}
+
+func auditConfig(s settings, stdout io.Writer, set *policy.Set, logger *slog.Logger) audit.Config {
+	c := audit.Config{
+		File: s.auditFile, Now: time.Now, Identity: s.identity, Logger: logger, PolicyRevision: set.Revision(),
+		Start: map[string]string{"version": readBuild().version, "command": "serve"},
+	}
+	if s.policy != "" {
+		c.Start["policy_file"] = s.policy
+	}
+	if s.auditStdout {
+		c.Stdout = stdout
+	}
+	if s.strict {
+		c.Durability = audit.Strict
+	}
+	return c
+}
+
+// run serves until ctx ends or a listener fails, then drains.
+func (d *daemon) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		newWatcher(d.watched(), d.reloaded, d.logger).run(ctx)
+	}()
+	fail := func(what string, err error) {
+		if err != nil && ctx.Err() == nil {
+			cancel(fmt.Errorf("%s: %w", what, err))
+		}
+	}
+	l := d.listeners
+	if l.forward != nil {
+		go func() { fail("--listen", d.proxy.Serve(ctx, l.forward)) }()
+	}
+	if l.tls != nil {
+		go func() { fail("--listen-tls", d.proxy.Serve(ctx, tls.NewListener(l.tls, d.listenTLS()))) }()
+	}
+	if l.transparent != nil {
+		go func() { fail("--transparent-listen", d.proxy.ServeTransparent(ctx, l.transparent)) }()
+	}
+	admin := adminServer(d.health, d.metrics.Handler())
+	if l.admin != nil {
+		go func() { fail("--admin-listen", unlessClosed(admin.Serve(l.admin))) }()
+	}
+	if l.profiles != nil {
+		go func() { fail("--pprof-socket", l.profiles.serve()) }()
+	}
+	d.health.set("starting", nil)
+	d.announce()
+
+	<-ctx.Done()
+	d.health.set("stopping", errors.New("draining"))
+	d.logger.Info("stopping", "drain", drain)
+	<-watching
+	deadline, done := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer done()
+	err := d.stop(deadline)
+	admin.Close()
+	l.close()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	d.logger.Info("stopped")
+	return err
+}
+
+func unlessClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// announce is the line that says everything works: each address as it was
+// bound, so that port 0 can be used.
+func (d *daemon) announce() {
+	l := d.listeners
+	attrs := []any{"version", readBuild().version, "session", d.log.SessionID(), "policy", d.revision}
+	for _, a := range []struct {
+		name string
+		ln   net.Listener
+	}{{"listen", l.forward}, {"listen_tls", l.tls}, {"transparent", l.transparent}, {"admin", l.admin}} {
+		if a.ln != nil {
+			attrs = append(attrs, a.name, a.ln.Addr().String())
+		}
+	}
+	if d.settings.policy == "" && len(d.settings.allowlist) == 0 {
+		d.logger.Warn("no --policy: everything is denied")
+	}
+	if d.settings.observe {
+		d.logger.Warn("--observe: what the policy denies is let pass and recorded as observed")
+	}
+	d.logger.Info("serving", attrs...)
+}
+
+// watched are the files that may change under way.
+func (d *daemon) watched() []watched {
+	items := []watched{{name: "ca", files: d.authority.files, load: func() (bool, error) {
+		ca, changed, err := d.authority.reload()
+		if err != nil || !changed {
+			return changed, err
+		}
+		d.leaves.Swap(ca)
+		return true, nil
+	}}}
+	if d.settings.policy == "" {
+		return items
+	}
+	return append(items, watched{name: "policy", files: d.policies.files, load: func() (bool, error) {
+		rules, changed, err := d.policies.reload()
+		if err != nil || !changed {
+			return changed, err
+		}
+		d.policy.Store(rules.set)
+		d.proxy.PolicyChanged()
+		d.warn(rules)
+		return true, nil
+	}})
+}
+
+// warn says what is allowed in a policy and likely not meant.
+func (d *daemon) warn(rules compiled) {
+	for _, w := range rules.warnings {
+		d.logger.Warn("policy", "warning", w.String())
+	}
+	ca := d.leaves.Authority().Certificate()
+	constrained := len(ca.PermittedDNSDomains)+len(ca.ExcludedDNSDomains)+len(ca.PermittedIPRanges) > 0
+	if constrained && rules.set.For(d.agent).Observes() {
+		d.logger.Warn("observing only what the certificate authority may sign for: it is constrained, and the other hosts stay denied")
+	}
+}
+
+// reloaded says what came of reading a file again: in readiness, metric and log.
+func (d *daemon) reloaded(item string, changed bool, err error) {
+	news := d.health.set(item, err)
+	switch {
+	case err != nil && news:
+		if item == "policy" {
+			d.metrics.PolicyRejected()
+		}
+		d.logger.Error("what changed does not load; the last good one stays in force", "what", item, "err", oneLine(err.Error()))
+	case err == nil && changed:
+		if item == "policy" {
+			d.metrics.PolicyLoaded(d.policy.Load().Revision())
+		}
+		d.logger.Info("reloaded", "what", item, "policy", d.policy.Load().Revision())
+	}
+}
+
+// listenTLS presents a leaf of our own authority for the name that clients of
+// --listen-tls expect. Clients trust it by the same bundle as everything else.
+func (d *daemon) listenTLS() *tls.Config {
+	name := d.settings.tlsName()
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"http/1.1"},
+		GetCertificate: func(chi *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return d.leaves.Leaf(chi.Context(), name)
+		},
+	}
+}
+
+// tlsName is the name of the --listen-tls leaf: --listen-tls-name, or the
+// address's host, or this machine's loopback where it listens on every address.
+func (s settings) tlsName() string {
+	name := s.listenTLSName
+	if name == "" {
+		host, _, err := net.SplitHostPort(s.listenTLS)
+		if ip, perr := netip.ParseAddr(host); err != nil || host == "" || perr == nil && ip.IsUnspecified() {
+			return "localhost"
+		}
+		name = host
+	}
+	if a, err := canon.ParseAuthority(name, 443); err == nil {
+		return a.Host
+	}
+	return name
+}
+
+// digestKey reads the key of --audit-digest-key. Its id in the log is a hash
+// of it: nobody has to keep names and keys together, and an auditor can tell
+// which of several keys a record used.
+func digestKey(file string) (digest.Keyed, error) {
+	if file == "" {
+		return digest.Keyed{}, nil
+	}
+	return readDigestKey(file)
+}

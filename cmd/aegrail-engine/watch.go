@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// A change is settled settle after its first event: long enough for an editor
+// or kubelet to finish, and counted from the first event so that a stream of
+// them cannot put it off.
+const settle = 150 * time.Millisecond
+
+// recheck is how often files are read without an event. inotify does not see
+// network file systems, nor a link that is swapped above a watched directory.
+const recheck = 30 * time.Second
+
+// watched is something that is read from files that may change under way.
+//
+// load reads the files anew. If what they say differs from what is in force,
+// it checks everything, then swaps one pointer; on an error what was in force
+// stays in force. files lists what the last load read.
+type watched struct {
+	name  string // "policy", "ca": the cause in /readyz
+	files func() []string
+	load  func() (changed bool, err error)
+}
+
+// watcher keeps what was read from files up to date.
+//
+// Directories are watched, not files: an editor replaces a file by rename, and
+// a ConfigMap is a link to a directory that kubelet swaps by rename
+// (policy.yaml -> ..data/policy.yaml, ..data -> ..2026_01_02), after which a
+// watch on the file would look at what is gone.
+type watcher struct {
+	items    []watched
+	done     func(item string, changed bool, err error) // told after each load that found news
+	logger   *slog.Logger
+	events   *fsnotify.Watcher // nil where the kernel has none left: then only recheck and SIGHUP
+	relevant map[string]bool   // :: cleaned path -> an event on it counts
+}
+
+func newWatcher(items []watched, done func(string, bool, error), logger *slog.Logger) *watcher {
+	w := &watcher{items: items, done: done, logger: logger, relevant: map[string]bool{}}
+	events, err := fsnotify.NewWatcher()
+	if err != nil {
+		logger.Warn("file changes are only seen every "+recheck.String()+" and on SIGHUP: raise fs.inotify.max_user_instances", "err", err)
+		return w
+	}
+	w.events = events
+	w.follow()
+	return w
+}
+
+// follow watches the directories that the files are in now, by their name and
+// where links lead.
+func (w *watcher) follow() {
+	if w.events == nil {
+		return
+	}
+	for _, item := range w.items {
+		for _, file := range item.files() {
+			w.add(file)
+			if target, err := filepath.EvalSymlinks(file); err == nil {
+				w.add(target)
+			}
+		}
+	}
+}
+
+// add watches the directory of file, or the nearest one above that exists, in
+// which what is missing will appear.
+func (w *watcher) add(file string) {
+	for path := filepath.Clean(file); ; {
+		w.relevant[path] = true
+		dir := filepath.Dir(path)
+		if slices.Contains(w.events.WatchList(), dir) {
+			return
+		}
+		err := w.events.Add(dir)
+		if errors.Is(err, fs.ErrNotExist) && dir != path {
+			path = dir
+			continue
+		}
+		if err != nil {
+			w.logger.Warn("cannot watch a directory: its changes are only seen every "+recheck.String()+" and on SIGHUP", "dir", dir, "err", err)
+		}
+		return
+	}
+}
+
+// run loads what changed until ctx ends.
+func (w *watcher) run(ctx context.Context) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	tick := time.NewTicker(recheck)
+	defer tick.Stop()
+
+	var events <-chan fsnotify.Event
+	var errs <-chan error
+	if w.events != nil {
+		defer w.events.Close()
+		events, errs = w.events.Events, w.events.Errors
+	}
+	var due <-chan time.Time // set while a change settles
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-events:
+			if ok && due == nil && w.counts(e) {
+				due = time.After(settle)
+			}
+		case err, ok := <-errs:
+			if ok { // an overflowing queue: something changed, we do not know what
+				w.logger.Warn("watching files", "err", err)
+				due = time.After(settle)
+			}
+		case <-due:
+			due = nil
+			w.load()
+		case <-tick.C:
+			w.load()
+		case <-hup:
+			w.load()
+		}
+	}
+}
+
+// counts reports whether an event may concern one of the files. Names that
+// begin with two dots are kubelet's.
+func (w *watcher) counts(e fsnotify.Event) bool {
+	return w.relevant[filepath.Clean(e.Name)] || strings.HasPrefix(filepath.Base(e.Name), "..")
+}
+
+// load loads every item anew. One that is broken does not keep the others from
+// being taken.
+func (w *watcher) load() {
+	w.follow() // first, so that what changes while we read is an event
+	for _, item := range w.items {
+		changed, err := item.load()
+		w.done(item.name, changed, err)
+	}
+	w.follow() // what was read may name other files than before
+}
+
+// maxFile bounds what is read as configuration.
+const maxFile = 32 << 20 // 32 MiB, the largest policy
+
+// readFile reads a file that the user named, with a bound and an error that
+// says what it was for.
+func readFile(what, name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading the %s: %w", what, err)
+	case info.IsDir():
+		return nil, fmt.Errorf("reading the %s: %s is a directory, want a file", what, name)
+	case info.Size() > maxFile:
+		return nil, fmt.Errorf("reading the %s: %s has %d bytes, at most %d are read", what, name, info.Size(), maxFile)
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("reading the %s: %w", what, err)
+	}
+	return data, nil
+}

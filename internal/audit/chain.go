@@ -1,0 +1,158 @@
+package audit
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"strconv"
+)
+
+// Damage is the first thing in a log that is not as the engine wrote it.
+// Everything before it is proven, nothing behind it is.
+type Damage struct {
+	File   string
+	Line   int64 // from 1
+	Offset int64 // of the line's first byte
+	What   string
+
+	torn bool // the file ends before the line does
+}
+
+func (d *Damage) Error() string {
+	return fmt.Sprintf("%s: line %d (byte %d): %s", d.File, d.Line, d.Offset, d.What)
+}
+
+// follower walks a chain line by line. Open and Verify both go through it, so
+// that what one resumes from is what the other accepts.
+type follower struct {
+	chainState
+	before  [hashLen]byte // prev_hash of the last line
+	records int64
+	hash    hash.Hash
+	sum     [sha256.Size]byte
+	hex     [hashLen]byte
+	line    line // the last line that was taken
+}
+
+func newFollower() *follower { return &follower{hash: sha256.New()} }
+
+// next takes a line without its newline. The views in f.line alias b.
+func (f *follower) next(b []byte) error {
+	l := &f.line
+	if err := l.parse(b); err != nil {
+		return err
+	}
+	f.hash.Reset()
+	f.hash.Write(b[:l.cut])
+	f.hash.Write(b[l.resume:])
+	hex.Encode(f.hex[:], f.hash.Sum(f.sum[:0]))
+	if !bytes.Equal(f.hex[:], l.hash) {
+		return errors.New("event_hash is not the hash of this record: the record was changed")
+	}
+	switch {
+	case !f.has && l.prev != nil:
+		return errors.New("the first record continues another one: what stood before it is missing")
+	case f.has && l.prev == nil:
+		return errors.New("a new chain begins: the file was replaced, or what stood before is from another log")
+	case f.has && !bytes.Equal(l.prev, f.prev[:]):
+		if bytes.Equal(l.prev, f.before[:]) {
+			return errors.New("prev_hash names the record before the last: two writers continued one record, or a record was inserted")
+		}
+		return errors.New("prev_hash is not the hash of the record before: a record was removed, inserted or moved")
+	}
+	if l.seq != nil {
+		seq, err := strconv.ParseUint(string(l.seq), 10, 64)
+		if err != nil {
+			return errors.New("payload.seq is not a count")
+		}
+		if f.seq != 0 && seq != f.seq+1 {
+			return fmt.Errorf("payload.seq is %d behind %d", seq, f.seq)
+		}
+		f.seq = seq
+	}
+	f.before = f.prev
+	copy(f.prev[:], l.hash)
+	f.has = true
+	f.records++
+	return nil
+}
+
+// lineReader reads lines of up to maxLine bytes. The engine's own fit in its
+// buffer; longer ones are put together in long.
+type lineReader struct {
+	br   *bufio.Reader
+	long []byte
+}
+
+// errTooLong is a line beyond maxLine, which was read to its end.
+var errTooLong = errors.New("line too long")
+
+// next returns the next line with its newline, valid until the next call. At
+// the end of the file the error is io.EOF, with what stands behind the last
+// newline, or the first maxLine bytes of that.
+func (r *lineReader) next() ([]byte, error) {
+	b, err := r.br.ReadSlice('\n')
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		return b, err
+	}
+	tooLong := false
+	for r.long = r.long[:0]; ; {
+		if len(r.long)+len(b) > maxLine {
+			tooLong = true
+			b = b[:maxLine-len(r.long)]
+		}
+		r.long = append(r.long, b...)
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			break
+		}
+		b, err = r.br.ReadSlice('\n')
+	}
+	if err == nil && tooLong {
+		err = errTooLong
+	}
+	return r.long, err
+}
+
+// eachLine calls fn with every line of r, without its newline, until fn
+// returns an error. It returns the offset behind the last line that fn took
+// and a *Damage for what fn refused, for a line that is too long and for an
+// end without a newline; or r's error as it is. An end without a newline is
+// torn whatever its length: a power cut leaves blocks of zeros.
+func eachLine(name string, r io.Reader, fn func(b []byte) error) (good int64, err error) {
+	lines := lineReader{br: bufio.NewReaderSize(r, 64<<10)}
+	for n := int64(1); ; n++ {
+		b, err := lines.next()
+		if err == nil {
+			if err = fn(b[:len(b)-1]); err == nil {
+				good += int64(len(b))
+				continue
+			}
+			if errors.Is(err, errStop) {
+				return good, err
+			}
+			return good, &Damage{File: name, Line: n, Offset: good, What: err.Error()}
+		}
+		damage := &Damage{File: name, Line: n, Offset: good}
+		switch {
+		case errors.Is(err, io.EOF) && len(b) == 0:
+			return good, nil
+		case errors.Is(err, io.EOF):
+			damage.torn = true
+			damage.What = "the file ends in the middle of a record"
+			return good, damage
+		case errors.Is(err, errTooLong):
+			damage.What = fmt.Sprintf("longer than %d bytes", maxLine)
+			return good, damage
+		default:
+			return good, fmt.Errorf("reading %s: %w", name, err)
+		}
+	}
+}
+
+// errStop is what a caller of eachLine returns when it has seen enough.
+var errStop = errors.New("stop")

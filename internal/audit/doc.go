@@ -1,0 +1,141 @@
+// Package audit writes the engine's log, proves it and reads it back.
+//
+// A request has two records: the decision, committed before the name is
+// resolved and before the first byte goes upstream, and the completion. Decide
+// returns a Receipt only for a committed decision to forward; package upstream
+// asks for one before it dials. A refusal has one record; floods of them are
+// counted (Refuse). If the log cannot take a record, nothing is forwarded.
+//
+// The package has one writer per file, which it locks, and one chain. It does
+// not sign: who can write the file can write another one that verifies. It
+// keeps no headers, query values or bodies.
+//
+// # The format
+//
+// A log is a sequence of lines. A line is one JSON object (RFC 8259) in ASCII
+// and a newline (U+000A). There are no spaces between tokens, no carriage
+// returns, no empty lines, no byte order mark. A line is at most 1048576 bytes
+// with its newline, and values nest at most 64 deep. Files of one log are read
+// in order as if they were one.
+//
+// The bytes of the object are those of Python's
+//
+//	json.dumps(record, sort_keys=True, separators=(",", ":"))
+//
+// that is:
+//
+//   - Keys are sorted by code point at every level, and none occurs twice.
+//   - A string is a quotation mark, its characters, and a quotation mark.
+//     U+0020 to U+007E stand for themselves, except \" and \\ . U+0008, U+0009,
+//     U+000A, U+000C and U+000D are \b \t \n \f \r . Every other code point up
+//     to U+FFFF is \uXXXX with four lower-case hex digits; those above are two
+//     such escapes, a UTF-16 surrogate pair.
+//   - Text that came from outside is bytes. Those that are UTF-8 are written
+//     as the characters they encode. A byte 0xNN (0x80 to 0xFF) that is no part
+//     of a well-formed sequence is written as the lone surrogate U+DCNN:
+//     \udcNN. This is Python's errors="surrogateescape", which also gives the
+//     bytes back: s.encode("utf-8", "surrogateescape").
+//   - Numbers are integers without leading zeros, "+" or "-0". (The engine
+//     writes no other. The aegrail library's events have floats in budget; a
+//     reader takes them as text and never converts them, as their text was
+//     hashed.)
+//   - true, false and null.
+//
+// The object has exactly these ten keys, here in the order in which they
+// stand:
+//
+//	agent_identity  string: the claimed label, else namespace/serviceaccount, else the engine's name
+//	budget          object: {} from the engine
+//	event           string, see below
+//	event_hash      64 lower-case hex digits
+//	invoking_user   string or null
+//	payload         object, see below
+//	prev_hash       event_hash of the record before; null in the first record of a log
+//	principal       string: agent_identity "@" session_id
+//	session_id      string: "sess_" Unix time in milliseconds "_" 16 hex digits; new at each start
+//	ts              string: "2006-01-02T15:04:05.000Z", UTC by the wall clock, which may be set back
+//
+// Strings of the top level are Unicode, since the library validates them: a
+// byte that is not UTF-8 is U+FFFD there, the text is cut at 512 bytes, and
+// payload.agent has the bytes.
+//
+// event_hash is the SHA-256 of the line without its newline and without the
+// member event_hash: the bytes before the comma in front of "event_hash" and
+// the bytes behind the quotation mark that ends its value, joined. As
+// everything is sorted, those are the bytes of json.dumps over the other nine
+// keys. For example the following line (broken here, no spaces in truth)
+//
+//	{"agent_identity":"egress-proxy/v1","budget":{},"event":"egress_denied",
+//	"event_hash":"080c3a205943d7529fe0c6d853b0def240217be141936b16e14f6472ef00b799",
+//	"invoking_user":null,"payload":{"host":"blocked.example","reason":"not_in_allowlist"},
+//	"prev_hash":null,"principal":"egress-proxy/v1@sess_test_1",
+//	"session_id":"sess_test_1","ts":"2026-05-15T09:42:11.123Z"}
+//
+// has a right hash. Events are engine_start, engine_shutdown,
+// engine_heartbeat, egress_allowed, egress_denied, egress_error.
+//
+// # The payload
+//
+// Members that have nothing to say are left out, except seq, and in a
+// completion duration_ms, request_bytes and response_bytes.
+//
+//	agent            object: claimed, namespace, pod, service_account; identity and
+//	                 invoking_user where the top level could not hold them whole
+//	alpn             what TLS agreed with the client
+//	attempt          which attempt at forwarding, from 1
+//	client_addr      address:port of the client
+//	clock_jump_ms    how far the wall clock was set since the record before
+//	count            how many refusals, or lost completions, this record stands for
+//	detail           text for people
+//	digest_key_id    request_sha256 and response_sha256 are HMAC-SHA256 under this key
+//	durability       written or strict (engine_start)
+//	duration_ms      of the request
+//	engine           object of strings (engine_start)
+//	first, last      time of the first and the last that count stands for
+//	host             canonical name or address, or as received in a refusal
+//	id               the request's, 16 hex digits, unique in the session
+//	kind             connect, plain or transparent
+//	method
+//	mitm             true: TLS was terminated and the content was read
+//	observed         true: policy said deny and observe mode let it pass
+//	path             canonical, without the query
+//	path_pattern     instead of path, where the rule says so
+//	phase            decision or complete
+//	policy, policy_revision, rule
+//	port
+//	query_keys       list of strings: at most 64 names of at most 64 bytes, never values
+//	query_keys_len   how many there were, if more than 64
+//	reason           one of the engine's words
+//	request_bytes, response_bytes    of the bodies as they crossed the wire
+//	request_sha256, response_sha256  of the same
+//	resumed          true: the file had records before this start (engine_start)
+//	scheme           https, http or tunnel
+//	seq              1 in the first record of a log, then one more in each, across restarts
+//	sni              the server name, where it says something that host does not
+//	status_code      of the answer to the client
+//	tls              version on the client's side
+//	torn             object: bytes, file, sha256 of an end that was cut off (engine_start)
+//	truncated        true: a body ended before its declared end
+//	upstream_addr    address:port that was dialled
+//	upstream_proto
+//
+// A field K that is longer than its limit (path 2048 bytes; detail and
+// values of engine 1024; host, sni and identities 512; method 64) is cut at a
+// character's edge, and K_len and K_sha256 are the length and the SHA-256 of
+// the whole. Where a rule keeps paths as hashes, path_len and path_sha256 stand
+// alone.
+//
+// The order of records is that of the file and of seq; ts is only what the
+// clock said. A request with a decision egress_allowed and no record of phase
+// complete with its id was running when the engine died or lost its disk. A
+// record engine_heartbeat with reason audit_recovered follows a time in which
+// the log took nothing: detail has the error, first and last the time, count
+// the completions that were lost.
+//
+// # Crashes
+//
+// Records are appended with one write per batch. A line without its newline at
+// the end of a file was being written when the engine or the machine died: the
+// next start moves it to FILE.torn-<time> and says so in engine_start. All else
+// that does not verify is damage, and the engine does not start on it.
+package audit

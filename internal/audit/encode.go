@@ -1,0 +1,473 @@
+package audit
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"hash"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// The rules of this file are: bytes are those of Python's
+// json.dumps(…, sort_keys=True, separators=(",", ":")); nothing allocates for
+// an ordinary record; and every field that an agent can fill has a limit.
+
+const (
+	hexDigits  = "0123456789abcdef"
+	hashLen    = 2 * sha256.Size
+	timeLayout = "2006-01-02T15:04:05.000Z"
+)
+
+var noHash [hashLen]byte // room for a hash that is not known yet; never written
+
+// chainState is where the chain stands after a record.
+type chainState struct {
+	seq  uint64 // of the last record that has one
+	prev [hashLen]byte
+	has  bool // false before the first record, whose prev_hash is null
+}
+
+// encoder turns Records into lines. It is owned by whoever holds Log.mu.
+type encoder struct {
+	session  string
+	identity string // stands in for an unknown agent
+	hash     hash.Hash
+	scratch  [512]byte
+}
+
+// appendRecord appends r as a line and moves c on to it. jump is what the wall
+// clock did beside the monotonic one since the record before.
+func (e *encoder) appendRecord(b []byte, c *chainState, r *Record, facts *engineFacts, at time.Time, jump time.Duration) []byte {
+	start := len(b)
+	b = append(b, `{"agent_identity":"`...)
+	b = e.appendIdentity(b, r.Agent)
+	b = append(b, `","budget":{},"event":"`...)
+	b = append(b, r.Event.String()...)
+	b = append(b, '"')
+	cut := len(b)
+	b = append(b, `,"event_hash":"`...)
+	hashAt := len(b)
+	b = append(b, noHash[:]...)
+	b = append(b, '"')
+	resume := len(b)
+	b = append(b, `,"invoking_user":`...)
+	if r.Agent != nil && r.Agent.InvokingUser != "" {
+		b = append(b, '"')
+		b = appendPlain(b, r.Agent.InvokingUser)
+		b = append(b, '"')
+	} else {
+		b = append(b, "null"...)
+	}
+	b = append(b, `,"payload":{`...)
+	c.seq++
+	b = e.appendPayload(b, r, facts, c.seq, jump)
+	b = append(b, `},"prev_hash":`...)
+	if c.has {
+		b = append(b, '"')
+		b = append(b, c.prev[:]...)
+		b = append(b, '"')
+	} else {
+		b = append(b, "null"...)
+	}
+	b = append(b, `,"principal":"`...)
+	b = e.appendIdentity(b, r.Agent)
+	b = append(b, '@')
+	b = append(b, e.session...)
+	b = append(b, `","session_id":"`...)
+	b = append(b, e.session...)
+	b = append(b, `","ts":"`...)
+	b = appendTime(b, at)
+	b = append(b, `"}`...)
+
+	e.hash.Reset()
+	e.hash.Write(b[start:cut])
+	e.hash.Write(b[resume:])
+	sum := e.hash.Sum(e.scratch[:0])
+	hex.Encode(b[hashAt:], sum)
+	copy(c.prev[:], b[hashAt:])
+	c.has = true
+	return append(b, '\n')
+}
+
+// appendIdentity appends the agent's name without quotes: the claimed label,
+// else namespace/serviceaccount, else the engine's flag.
+func (e *encoder) appendIdentity(b []byte, a *Agent) []byte {
+	switch {
+	case a == nil:
+		return appendPlain(b, e.identity)
+	case a.Claimed != "":
+		return appendPlain(b, a.Claimed)
+	case a.Namespace != "":
+		b = appendPlain(b, a.Namespace)
+		b = append(b, '/')
+		return appendPlain(b, a.ServiceAccount)
+	case a.Identity != "":
+		return appendPlain(b, a.Identity)
+	default:
+		return appendPlain(b, e.identity)
+	}
+}
+
+// appendPayload appends the members of the payload, in the order of their keys.
+func (e *encoder) appendPayload(b []byte, r *Record, facts *engineFacts, seq uint64, jump time.Duration) []byte {
+	complete := r.Phase == PhaseComplete
+	b = e.appendAgent(b, r.Agent)
+	b = appendWord(b, "alpn", r.ALPN)
+	b = appendInt(b, "attempt", int64(r.Attempt), false)
+	if r.Client.IsValid() {
+		b = appendWord(b, "client_addr", r.Client.AppendTo(e.scratch[:0]))
+	}
+	b = appendInt(b, "clock_jump_ms", jump.Milliseconds(), false)
+	b = appendInt(b, "count", r.Count, false)
+	b = appendField(e, b, "detail", r.Detail, maxDetail)
+	b = appendWord(b, "digest_key_id", r.DigestKeyID)
+	if facts != nil {
+		b = appendWord(b, "durability", facts.durability)
+	}
+	b = appendInt(b, "duration_ms", r.Duration.Milliseconds(), complete)
+	if facts != nil {
+		b = appendMap(b, "engine", facts.engine)
+	}
+	if !r.First.IsZero() {
+		b = appendStamp(b, "first", r.First)
+	}
+	b = appendField(e, b, "host", afterUserinfo(r.Host), maxName)
+	if r.ID != 0 {
+		b = appendKey(b, "id")
+		b = append(b, '"')
+		for shift := 60; shift >= 0; shift -= 4 {
+			b = append(b, hexDigits[r.ID>>shift&15])
+		}
+		b = append(b, '"')
+	}
+	b = appendWord(b, "kind", r.Kind)
+	if !r.Last.IsZero() {
+		b = appendStamp(b, "last", r.Last)
+	}
+	b = appendField(e, b, "method", r.Method, maxMethod)
+	b = appendTrue(b, "mitm", r.Mitm)
+	b = appendTrue(b, "observed", r.Observed)
+	b = e.appendPath(b, r)
+	b = appendWord(b, "phase", r.Phase.String())
+	b = appendWord(b, "policy", r.Policy)
+	b = appendWord(b, "policy_revision", r.PolicyRevision)
+	b = appendInt(b, "port", int64(r.Port), false)
+	b = appendQueryKeys(b, r.QueryKeys)
+	b = appendWord(b, "reason", r.Reason)
+	b = appendInt(b, "request_bytes", r.RequestBytes, complete)
+	b = appendWord(b, "request_sha256", r.RequestSHA256)
+	b = appendInt(b, "response_bytes", r.ResponseBytes, complete)
+	b = appendWord(b, "response_sha256", r.ResponseSHA256)
+	if facts != nil {
+		b = appendTrue(b, "resumed", facts.resumed)
+	}
+	b = appendWord(b, "rule", r.Rule)
+	b = appendWord(b, "scheme", r.Scheme)
+	b = appendInt(b, "seq", int64(seq), true)
+	b = appendField(e, b, "sni", r.SNI, maxName)
+	b = appendInt(b, "status_code", int64(r.StatusCode), false)
+	b = appendWord(b, "tls", r.TLSVersion)
+	if facts != nil && facts.torn != nil {
+		b = appendKey(b, "torn")
+		b = append(b, '{')
+		b = appendInt(b, "bytes", facts.torn.bytes, true)
+		b = appendField(e, b, "file", facts.torn.file, maxName)
+		b = appendWord(b, "sha256", facts.torn.sha256)
+		b = append(b, '}')
+	}
+	b = appendTrue(b, "truncated", r.Truncated)
+	if r.Upstream.IsValid() {
+		b = appendWord(b, "upstream_addr", r.Upstream.AppendTo(e.scratch[:0]))
+	}
+	return appendWord(b, "upstream_proto", r.UpstreamProto)
+}
+
+// appendAgent appends payload.agent. The identities that stand in the
+// top-level keys are repeated here only when they could not be written there
+// whole.
+func (e *encoder) appendAgent(b []byte, a *Agent) []byte {
+	if a == nil {
+		return b
+	}
+	before := len(b)
+	b = appendKey(b, "agent")
+	b = append(b, '{')
+	open := len(b)
+	b = appendField(e, b, "claimed", a.Claimed, maxName)
+	if !plain(a.Identity) {
+		b = appendField(e, b, "identity", a.Identity, maxName)
+	}
+	if !plain(a.InvokingUser) {
+		b = appendField(e, b, "invoking_user", a.InvokingUser, maxName)
+	}
+	b = appendField(e, b, "namespace", a.Namespace, maxName)
+	b = appendField(e, b, "pod", a.Pod, maxName)
+	b = appendField(e, b, "service_account", a.ServiceAccount, maxName)
+	if len(b) == open {
+		return b[:before]
+	}
+	return append(b, '}')
+}
+
+// appendPath appends what the rule lets a record keep of the path.
+func (e *encoder) appendPath(b []byte, r *Record) []byte {
+	path := r.Path
+	if i := bytes.IndexAny(path, "?#"); i >= 0 {
+		path = path[:i]
+	}
+	switch r.PathForm {
+	case PathFull:
+		return appendField(e, b, "path", path, maxPath)
+	case PathPattern:
+		return appendField(e, b, "path_pattern", r.PathPattern, maxPath)
+	default: // PathHash, and whatever is not known: the least
+		if len(path) == 0 {
+			return b
+		}
+		return appendSum(e, b, "path", path)
+	}
+}
+
+// afterUserinfo returns host without a user and password in front.
+func afterUserinfo(host string) string {
+	return host[strings.LastIndexByte(host, '@')+1:]
+}
+
+// appendKey appends a key, with a comma unless it is the object's first.
+func appendKey(b []byte, key string) []byte { return appendKeyOf(b, key, "") }
+
+// appendKeyOf appends the key made of name and suffix.
+func appendKeyOf(b []byte, name, suffix string) []byte {
+	if b[len(b)-1] != '{' {
+		b = append(b, ',')
+	}
+	b = append(b, '"')
+	b = append(b, name...)
+	b = append(b, suffix...)
+	return append(b, '"', ':')
+}
+
+// appendField appends a field that an agent can fill: cut at limit, and then
+// with key_len and key_sha256 of the whole. Empty ones are left out.
+func appendField[T string | []byte](e *encoder, b []byte, key string, v T, limit int) []byte {
+	if len(v) == 0 {
+		return b
+	}
+	b = appendKey(b, key)
+	b = append(b, '"')
+	b = appendEscaped(b, v[:cutAt(v, limit)])
+	b = append(b, '"')
+	if len(v) > limit {
+		b = appendSum(e, b, key, v)
+	}
+	return b
+}
+
+// appendSum appends key_len and key_sha256 of v.
+func appendSum[T string | []byte](e *encoder, b []byte, key string, v T) []byte {
+	b = appendKeyOf(b, key, "_len")
+	b = strconv.AppendInt(b, int64(len(v)), 10)
+	e.hash.Reset()
+	for rest := v; len(rest) > 0; {
+		n := copy(e.scratch[:], rest)
+		e.hash.Write(e.scratch[:n])
+		rest = rest[n:]
+	}
+	b = append(appendKeyOf(b, key, "_sha256"), '"')
+	b = hex.AppendEncode(b, e.hash.Sum(e.scratch[:0]))
+	return append(b, '"')
+}
+
+// appendWord appends one of our own words. The limit is only there so that no
+// configuration can make a record of any size.
+func appendWord[T string | []byte](b []byte, key string, v T) []byte {
+	if len(v) == 0 {
+		return b
+	}
+	b = appendKey(b, key)
+	b = append(b, '"')
+	b = appendEscaped(b, v[:cutAt(v, maxWord)])
+	return append(b, '"')
+}
+
+// appendInt appends an integer, a zero only when always is set.
+func appendInt(b []byte, key string, v int64, always bool) []byte {
+	if v == 0 && !always {
+		return b
+	}
+	return strconv.AppendInt(appendKey(b, key), v, 10)
+}
+
+func appendTrue(b []byte, key string, v bool) []byte {
+	if !v {
+		return b
+	}
+	return append(appendKey(b, key), "true"...)
+}
+
+func appendStamp(b []byte, key string, t time.Time) []byte {
+	b = append(appendKey(b, key), '"')
+	b = appendTime(b, t)
+	return append(b, '"')
+}
+
+func appendQueryKeys(b []byte, keys []string) []byte {
+	if len(keys) == 0 {
+		return b
+	}
+	b = append(appendKey(b, "query_keys"), '[')
+	for i, k := range keys[:min(len(keys), maxQueryKeys)] {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '"')
+		b = appendEscaped(b, k[:cutAt(k, maxQueryKey)])
+		b = append(b, '"')
+	}
+	b = append(b, ']')
+	if len(keys) > maxQueryKeys {
+		b = appendInt(b, "query_keys_len", int64(len(keys)), true)
+	}
+	return b
+}
+
+// appendMap appends an object of strings. Keys are sorted as Python sorts
+// them: by code point, which for UTF-8 is the order of the bytes.
+func appendMap(b []byte, key string, m map[string]string) []byte {
+	if len(m) == 0 {
+		return b
+	}
+	b = append(appendKey(b, key), '{')
+	for i, k := range slices.Sorted(maps.Keys(m)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '"')
+		b = appendPlain(b, k)
+		b = append(b, `":"`...)
+		b = appendEscaped(b, m[k][:cutAt(m[k], maxDetail)])
+		b = append(b, '"')
+	}
+	return append(b, '}')
+}
+
+// appendTime appends t in UTC with milliseconds: timeLayout, without the cost of
+// reading the layout each time. A year that four digits cannot hold is written
+// as the nearest that they can.
+func appendTime(b []byte, t time.Time) []byte {
+	t = t.UTC()
+	year, month, day := t.Date()
+	switch {
+	case year > 9999:
+		return append(b, "9999-12-31T23:59:59.999Z"...)
+	case year < 1:
+		return append(b, "0001-01-01T00:00:00.000Z"...)
+	}
+	hour, minute, sec := t.Clock()
+	ms := t.Nanosecond() / 1e6
+	b = appendTwo(b, year/100)
+	b = appendTwo(b, year%100)
+	b = appendTwo(append(b, '-'), int(month))
+	b = appendTwo(append(b, '-'), day)
+	b = appendTwo(append(b, 'T'), hour)
+	b = appendTwo(append(b, ':'), minute)
+	b = appendTwo(append(b, ':'), sec)
+	b = append(b, '.', byte('0'+ms/100))
+	return append(appendTwo(b, ms%100), 'Z')
+}
+
+func appendTwo(b []byte, v int) []byte { return append(b, byte('0'+v/10), byte('0'+v%10)) }
+
+// cutAt returns how much of v to keep: at most limit bytes and no part of a
+// character.
+func cutAt[T string | []byte](v T, limit int) int {
+	if len(v) <= limit {
+		return len(v)
+	}
+	for i := limit; i > limit-utf8.UTFMax; i-- {
+		if utf8.RuneStart(v[i]) {
+			return i
+		}
+	}
+	return limit
+}
+
+// plain reports whether appendPlain can write s whole.
+func plain(s string) bool { return len(s) <= maxName && utf8.ValidString(s) }
+
+// appendPlain appends a string of the top level, without quotes. The library
+// validates those as Unicode, so what is not UTF-8 becomes U+FFFD here; the
+// payload has the bytes.
+func appendPlain(b []byte, s string) []byte {
+	s = s[:cutAt(s, maxName)]
+	if !utf8.ValidString(s) {
+		s = strings.ToValidUTF8(s, "\uFFFD")
+	}
+	return appendEscaped(b, s)
+}
+
+// appendEscaped appends s as Python's json.dumps writes it between the quotes,
+// with bytes that are not UTF-8 as errors="surrogateescape" reads them: byte
+// 0xNN becomes U+DCNN.
+func appendEscaped[T string | []byte](b []byte, s T) []byte {
+	start := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c < utf8.RuneSelf {
+			if c >= ' ' && c <= '~' && c != '"' && c != '\\' {
+				i++
+				continue
+			}
+			b = append(b, s[start:i]...)
+			b = appendEscape(b, c)
+			i++
+			start = i
+			continue
+		}
+		b = append(b, s[start:i]...)
+		r, size := utf8.DecodeRuneInString(string(s[i:min(i+utf8.UTFMax, len(s))]))
+		switch {
+		case r == utf8.RuneError && size == 1:
+			b = appendUnit(b, 0xdc00|uint16(c))
+		case r > 0xffff:
+			r -= 0x10000
+			b = appendUnit(b, 0xd800|uint16(r>>10))
+			b = appendUnit(b, 0xdc00|uint16(r&0x3ff))
+		default:
+			b = appendUnit(b, uint16(r))
+		}
+		i += size
+		start = i
+	}
+	return append(b, s[start:]...)
+}
+
+// appendEscape appends an ASCII character that cannot stand for itself.
+func appendEscape(b []byte, c byte) []byte {
+	switch c {
+	case '"', '\\':
+		return append(b, '\\', c)
+	case '\b':
+		return append(b, '\\', 'b')
+	case '\f':
+		return append(b, '\\', 'f')
+	case '\n':
+		return append(b, '\\', 'n')
+	case '\r':
+		return append(b, '\\', 'r')
+	case '\t':
+		return append(b, '\\', 't')
+	default:
+		return appendUnit(b, uint16(c))
+	}
+}
+
+// appendUnit appends one UTF-16 code unit as \uXXXX.
+func appendUnit(b []byte, u uint16) []byte {
+	return append(b, '\\', 'u', hexDigits[u>>12], hexDigits[u>>8&15], hexDigits[u>>4&15], hexDigits[u&15])
+}

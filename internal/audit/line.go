@@ -1,0 +1,400 @@
+package audit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+)
+
+// The rules of this file are: a line has one spelling, that of the package
+// comment; anything else is an error, however well a JSON parser would read it;
+// numbers are never converted, so that a float of the aegrail library's budget
+// stays the text that was hashed.
+
+const (
+	// maxLine is the longest line that is read, with its newline. The
+	// engine's own stay below 64 KiB; the library's have no limit of their own.
+	maxLine = 1 << 20
+	// maxDepth is how deep objects and lists may nest.
+	maxDepth = 64
+)
+
+// line is a record as it stands in a file: views of its bytes, still escaped.
+type line struct {
+	agent, event, session, ts, principal []byte // contents of the strings
+	invoking, payload, budget            []byte // JSON values
+	hash, prev                           []byte // 64 hex digits; prev is nil for null
+	cut, resume                          int    // the hash covers [0,cut) and [resume,end)
+
+	seq, phase, id []byte // members of the payload, JSON values; nil where absent
+}
+
+// parse takes b, a line without its newline, apart. The views in l alias b.
+func (l *line) parse(b []byte) error {
+	*l = line{}
+	s := scanner{b: b}
+	var err error
+	text := func(key string, dst *[]byte) {
+		if err == nil {
+			*dst, err = s.member(key, s.text)
+		}
+	}
+	text(`{"agent_identity":`, &l.agent)
+	if err == nil {
+		l.budget, err = s.member(`,"budget":`, s.object)
+	}
+	text(`,"event":`, &l.event)
+	l.cut = s.i
+	text(`,"event_hash":`, &l.hash)
+	l.resume = s.i
+	if err == nil {
+		l.invoking, err = s.member(`,"invoking_user":`, s.textOrNull)
+	}
+	if err == nil {
+		s.top = l
+		l.payload, err = s.member(`,"payload":`, s.object)
+		s.top = nil
+	}
+	if err == nil {
+		l.prev, err = s.member(`,"prev_hash":`, s.textOrNull)
+	}
+	text(`,"principal":`, &l.principal)
+	text(`,"session_id":`, &l.session)
+	text(`,"ts":`, &l.ts)
+	switch {
+	case err != nil:
+		return err
+	case string(b[s.i:]) != "}":
+		return fmt.Errorf("column %d: more than the ten keys of a record, or text behind it", s.i+1)
+	case !isHash(l.hash):
+		return errors.New("event_hash is not 64 lower-case hex digits")
+	}
+	if string(l.prev) == "null" {
+		l.prev = nil
+		return nil
+	}
+	l.prev = l.prev[1 : len(l.prev)-1]
+	if !isHash(l.prev) {
+		return errors.New("prev_hash is neither null nor 64 lower-case hex digits")
+	}
+	return nil
+}
+
+func isHash(b []byte) bool {
+	if len(b) != hashLen {
+		return false
+	}
+	for _, c := range b {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// scanner reads canonical JSON. Its methods leave i behind what they read.
+type scanner struct {
+	b   []byte
+	i   int
+	top *line // set while the payload's own members are read
+}
+
+func (s *scanner) errorf(format string, args ...any) error {
+	return fmt.Errorf("column %d: %s", s.i+1, fmt.Sprintf(format, args...))
+}
+
+// member reads the literal text of a key and then its value.
+func (s *scanner) member(key string, value func() ([]byte, error)) ([]byte, error) {
+	if !bytes.HasPrefix(s.b[s.i:], []byte(key)) {
+		return nil, s.errorf("expected %s, as the keys of a record are fixed and sorted, without spaces", key)
+	}
+	s.i += len(key)
+	return value()
+}
+
+// text reads a string and returns what is between its quotes.
+func (s *scanner) text() ([]byte, error) {
+	start := s.i
+	if err := s.str(); err != nil {
+		return nil, err
+	}
+	return s.b[start+1 : s.i-1], nil
+}
+
+func (s *scanner) textOrNull() ([]byte, error) {
+	start := s.i
+	if s.lit("null") {
+		return s.b[start:s.i], nil
+	}
+	err := s.str()
+	return s.b[start:s.i], err
+}
+
+func (s *scanner) object() ([]byte, error) {
+	start := s.i
+	err := s.members(1)
+	return s.b[start:s.i], err
+}
+
+// lit reads the literal text and reports whether it was there.
+func (s *scanner) lit(text string) bool {
+	if len(s.b)-s.i < len(text) || string(s.b[s.i:s.i+len(text)]) != text {
+		return false
+	}
+	s.i += len(text)
+	return true
+}
+
+func (s *scanner) peek() byte {
+	if s.i < len(s.b) {
+		return s.b[s.i]
+	}
+	return 0
+}
+
+func (s *scanner) value(depth int) error {
+	if depth > maxDepth {
+		return s.errorf("nested deeper than %d", maxDepth)
+	}
+	switch c := s.peek(); c {
+	case '{':
+		return s.members(depth)
+	case '[':
+		return s.list(depth)
+	case '"':
+		return s.str()
+	case 't', 'f', 'n':
+		if s.lit("true") || s.lit("false") || s.lit("null") {
+			return nil
+		}
+		return s.errorf("not a JSON value")
+	default:
+		return s.number()
+	}
+}
+
+// members reads an object, whose keys must rise by code point.
+func (s *scanner) members(depth int) error {
+	if !s.lit("{") {
+		return s.errorf("expected an object")
+	}
+	if s.lit("}") {
+		return nil
+	}
+	for last, first := []byte(nil), true; ; first = false {
+		at := s.i
+		key, err := s.text()
+		if err != nil {
+			return err
+		}
+		if !first && compareKeys(last, key) >= 0 {
+			s.i = at
+			return s.errorf("key %q does not sort behind %q", key, last)
+		}
+		last = key
+		if !s.lit(":") {
+			return s.errorf("expected a colon")
+		}
+		start := s.i
+		if err := s.value(depth + 1); err != nil {
+			return err
+		}
+		if s.top != nil && depth == 1 {
+			s.top.note(key, s.b[start:s.i])
+		}
+		if s.lit("}") {
+			return nil
+		}
+		if !s.lit(",") {
+			return s.errorf("expected a comma or the end of the object")
+		}
+	}
+}
+
+// note keeps the payload's members that the chain and its counts go by.
+func (l *line) note(key, value []byte) {
+	switch string(key) {
+	case "seq":
+		l.seq = value
+	case "phase":
+		l.phase = value
+	case "id":
+		l.id = value
+	}
+}
+
+func (s *scanner) list(depth int) error {
+	s.i++
+	if s.lit("]") {
+		return nil
+	}
+	for {
+		if err := s.value(depth + 1); err != nil {
+			return err
+		}
+		if s.lit("]") {
+			return nil
+		}
+		if !s.lit(",") {
+			return s.errorf("expected a comma or the end of the list")
+		}
+	}
+}
+
+// str reads a string. Every character has one spelling.
+func (s *scanner) str() error {
+	if !s.lit(`"`) {
+		return s.errorf("expected a string")
+	}
+	for s.i < len(s.b) {
+		switch c := s.b[s.i]; {
+		case c == '"':
+			s.i++
+			return nil
+		case c == '\\':
+			if err := s.escape(); err != nil {
+				return err
+			}
+		case c < ' ' || c > '~':
+			return s.errorf("byte 0x%02x is not escaped", c)
+		default:
+			s.i++
+		}
+	}
+	return s.errorf("the string does not end")
+}
+
+func (s *scanner) escape() error {
+	rest := s.b[s.i:]
+	if len(rest) >= 2 && bytes.IndexByte([]byte(`"\bfnrt`), rest[1]) >= 0 {
+		s.i += 2
+		return nil
+	}
+	u, ok := unit(rest)
+	switch {
+	case !ok:
+		return s.errorf("not an escape that is in use here")
+	case u >= ' ' && u <= '~' || u < ' ' && bytes.IndexByte([]byte("\b\f\n\r\t"), byte(u)) >= 0:
+		return s.errorf("%s has a shorter spelling", rest[:6])
+	}
+	s.i += 6
+	return nil
+}
+
+// unit decodes \uXXXX with lower-case digits at the start of b.
+func unit(b []byte) (u uint16, ok bool) {
+	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
+		return 0, false
+	}
+	for _, c := range b[2:6] {
+		switch {
+		case c >= '0' && c <= '9':
+			u = u<<4 | uint16(c-'0')
+		case c >= 'a' && c <= 'f':
+			u = u<<4 | uint16(c-'a'+10)
+		default:
+			return 0, false
+		}
+	}
+	return u, true
+}
+
+// number reads an integer, or a float by JSON's grammar, as text.
+func (s *scanner) number() error {
+	start := s.i
+	negative := s.lit("-")
+	zero := s.peek() == '0'
+	digits := s.digits()
+	if digits == 0 || zero && digits > 1 {
+		s.i = start
+		return s.errorf("not a JSON value")
+	}
+	integer := true
+	if s.lit(".") {
+		if integer = false; s.digits() == 0 {
+			return s.errorf("a number without digits behind the point")
+		}
+	}
+	if s.lit("e") {
+		_ = s.lit("-") || s.lit("+")
+		if integer = false; s.digits() == 0 {
+			return s.errorf("a number without digits in the exponent")
+		}
+	}
+	if integer && zero && negative {
+		return s.errorf("-0 is not an integer that is written")
+	}
+	return nil
+}
+
+func (s *scanner) digits() (n int) {
+	for s.peek() >= '0' && s.peek() <= '9' {
+		s.i++
+		n++
+	}
+	return n
+}
+
+// compareKeys compares two escaped keys by code point, as Python sorts them.
+func compareKeys(a, b []byte) int {
+	if bytes.IndexByte(a, '\\') < 0 && bytes.IndexByte(b, '\\') < 0 {
+		return bytes.Compare(a, b)
+	}
+	return bytes.Compare(unescape(nil, a, false), unescape(nil, b, false))
+}
+
+// unescape appends the text of a canonical string's contents. With restore the
+// code points U+DC80 to U+DCFF become the bytes 0x80 to 0xFF that they stand
+// for; without, and for other lone surrogates, they become the three bytes that
+// UTF-8 would have for them, which keeps the order of code points.
+func unescape(dst, s []byte, restore bool) []byte {
+	for i := 0; i < len(s); {
+		if s[i] != '\\' {
+			dst = append(dst, s[i])
+			i++
+			continue
+		}
+		u, ok := unit(s[i:])
+		if !ok {
+			dst = append(dst, short(s[i+1]))
+			i += 2
+			continue
+		}
+		i += 6
+		if u >= 0xd800 && u < 0xdc00 {
+			if low, ok := unit(s[i:]); ok && low >= 0xdc00 && low < 0xe000 {
+				dst = utf8.AppendRune(dst, 0x10000+rune(u-0xd800)<<10+rune(low-0xdc00))
+				i += 6
+				continue
+			}
+		}
+		switch {
+		case restore && u >= 0xdc80 && u <= 0xdcff:
+			dst = append(dst, byte(u))
+		case u >= 0xd800 && u < 0xe000:
+			dst = append(dst, 0xe0|byte(u>>12), 0x80|byte(u>>6)&0xbf, 0x80|byte(u)&0xbf)
+		default:
+			dst = utf8.AppendRune(dst, rune(u))
+		}
+	}
+	return dst
+}
+
+// short returns what a two-character escape stands for.
+func short(c byte) byte {
+	switch c {
+	case 'b':
+		return '\b'
+	case 'f':
+		return '\f'
+	case 'n':
+		return '\n'
+	case 'r':
+		return '\r'
+	case 't':
+		return '\t'
+	default:
+		return c
+	}
+}

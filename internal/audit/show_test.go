@@ -1,0 +1,147 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+// shownLog has one record of each verdict.
+func shownLog(t *testing.T) []byte {
+	t.Helper()
+	wall, file := newClock(), logFile(t)
+	l := open(t, Config{File: file, Now: wall.now})
+	mustDecide(t, l, 1)
+	check(t, l.Complete(completion(1)))
+	wall.add(time.Hour)
+	r := denial(&Agent{Namespace: "lab", ServiceAccount: "bot", Claimed: "rob"}, "method_not_allowed")
+	r.Rule, r.Port, r.Scheme, r.Method, r.QueryKeys = "no-deletes", 8443, "https", "DELETE", []string{"id", "\x1b[2J"}
+	r.Path, r.Detail, r.Observed, r.Count = []byte("/\u202e/\xff"), "not\nthis", true, 4
+	check(t, l.Refuse(r))
+	e := completion(9)
+	e.Event, e.Reason, e.Attempt, e.Path = EgressError, "upstream_timeout", 2, bytes.Repeat([]byte("/x"), maxPath)
+	check(t, l.Complete(e))
+	closeLog(t, l)
+	return contents(t, file)
+}
+
+func show(t *testing.T, log []byte, o ShowOptions) string {
+	t.Helper()
+	var out bytes.Buffer
+	if err := Show(&out, bytes.NewReader(log), o); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+func TestFiltersSelectRecords(t *testing.T) {
+	log := shownLog(t)
+	for _, row := range []struct {
+		f    Filter
+		want int
+	}{
+		{Filter{}, 6},
+		{Filter{Host: "api.example.com"}, 3},
+		{Filter{Host: "*.example.com"}, 3},
+		{Filter{Host: "*.EXAMPLE.com"}, 3},
+		{Filter{Host: "*.api.example.com"}, 0},
+		{Filter{Verdict: "allowed"}, 2},
+		{Filter{Verdict: "denied"}, 1},
+		{Filter{Verdict: "error"}, 1},
+		{Filter{Rule: "no-deletes"}, 1},
+		{Filter{Reason: "upstream_timeout"}, 1},
+		{Filter{Agent: "support/bot"}, 3},
+		{Filter{Agent: "rob"}, 1},
+		{Filter{Agent: "lab"}, 1},
+		{Filter{Agent: "lab/bot"}, 1},
+		{Filter{Agent: "bot"}, 0},
+		{Filter{Since: newClock().at.Add(time.Minute)}, 3},
+		{Filter{Since: newClock().at.Add(time.Minute), Verdict: "allowed"}, 0},
+	} {
+		if got := strings.Count(show(t, log, ShowOptions{Format: Raw, Filter: row.f}), "\n"); got != row.want {
+			t.Errorf("%+v: %d records, want %d", row.f, got, row.want)
+		}
+	}
+	err := Show(&bytes.Buffer{}, bytes.NewReader(log), ShowOptions{Filter: Filter{Verdict: "deny"}})
+	wantErr(t, err, "allowed, denied or error")
+}
+
+func TestRawIsTheFileAndJSONIsJSON(t *testing.T) {
+	log := shownLog(t)
+	if got := show(t, log, ShowOptions{Format: Raw}); got != string(log) {
+		t.Fatalf("raw differs:\n%s", got)
+	}
+	rows := strings.Split(strings.TrimSpace(show(t, log, ShowOptions{Format: JSON})), "\n")
+	var e Entry
+	if err := json.Unmarshal([]byte(rows[2]), &e); err != nil {
+		t.Fatal(err)
+	}
+	if e.Host != "api.example.com" || e.StatusCode != 200 || e.ResponseBytes != 1024 || e.Seq != 3 {
+		t.Fatalf("%+v", e)
+	}
+}
+
+func TestTheTableCannotDriveATerminal(t *testing.T) {
+	out := show(t, shownLog(t), ShowOptions{})
+	for _, r := range out {
+		if r != '\n' && (r < ' ' || r == 0x7f || r == '\u202e' || r == 0xfffd) {
+			t.Fatalf("%U in the table:\n%s", r, out)
+		}
+	}
+	for _, want := range []string{
+		"POST  https://api.example.com/v1/messages", "status 200", "out 1024B", "42ms", "allowed/end", "attempt 2",
+		"denied", "DELETE  https://evil.example:8443/", "rule no-deletes", "OBSERVED", "times 4", `not\nthis`, `\x1b[2J`, "…", "engine_start",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
+
+func TestReadStopsWhereItIsTold(t *testing.T) {
+	log := shownLog(t)
+	stop := errors.New("enough")
+	n := 0
+	err := Read(bytes.NewReader(log), func(e *Entry) error {
+		n++
+		if e.Line != int64(n) {
+			t.Errorf("line %d is called %d", n, e.Line)
+		}
+		if n == 2 {
+			return stop
+		}
+		return nil
+	})
+	if !errors.Is(err, stop) || n != 2 {
+		t.Fatalf("%v after %d", err, n)
+	}
+	n = 0
+	count := func(*Entry) error { n++; return nil }
+	if err := Read(bytes.NewReader(log[:len(log)-5]), count); err != nil || n != 5 {
+		t.Fatalf("a line that is being written: %v after %d", err, n)
+	}
+	err = Read(strings.NewReader("{}\n"), count)
+	wantErr(t, err, "line 1", "agent_identity")
+	if err := Show(failing{}, bytes.NewReader(log), ShowOptions{}); err == nil {
+		t.Fatal("a failed write was not reported")
+	}
+}
+
+func TestReadTakesWhatIsNotTheEngines(t *testing.T) {
+	line := record("s", `"agent":7,"attempt":"x","clock_jump_ms":5,"count":1.5,"host":7,"id":"é","path_len":3,"port":99999,"query_keys":["a",1,"b"],"zz":{"a":[1]}`, "null")
+	line = strings.Replace(line, "é", `\u00e9`, 1)
+	err := Read(strings.NewReader(line+"\n"), func(e *Entry) error {
+		if e.Host != "" || e.Attempt != 0 || e.Port != 0 || e.ID != "é" || len(e.QueryKeys) != 2 || e.ClockJumpMS != 5 || e.Count != 0 {
+			t.Errorf("%+v", e)
+		}
+		return nil
+	})
+	check(t, err)
+}
+
+type failing struct{}
+
+func (failing) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }

@@ -1,0 +1,56 @@
+// Command bench measures what the engine costs beside other proxies, in one
+// run, and prints a Markdown table.
+//
+//	go run .                  all of it, about five minutes
+//	go run . -quick           short windows and one pass: to see that it works
+//	go run . -o BENCH.md      the table also goes into that file
+//	go run . -only keep-alive what matches a regular expression, by row
+//	go run . -profile cpu.out a CPU profile of the engine under keep-alive load
+//
+// # How it measures
+//
+// Each proxy is a process pinned to one core (sched_setaffinity; a Go program
+// sees one core and takes GOMAXPROCS=1 from it, HAProxy has one thread). This
+// process is origin and load generator at once and is pinned to another core,
+// so that neither takes time from the proxy. Both speak a small HTTP/1.1 of
+// their own over crypto/tls, which costs less than the proxies under test.
+//
+// The load is closed: each connection sends its next request when the answer to
+// the last one has been read. What is reported is the CPU time of the proxy's
+// process, user and system, by the kernel's own clock for that process
+// (clock_gettime(2) on clock_getcpuclockid(3)): nanoseconds, all threads, those
+// that ended included, where /proc/PID/stat has ticks of 10 ms and
+// /proc/PID/schedstat only the first thread. It is read at the start and the end
+// of a window in the middle of steady load and divided by the exchanges that
+// ended between.
+//
+// Passes are interleaved: in each pass every proxy runs every row once, in an
+// order that rotates. A cell is the median of the passes; a ratio is the median
+// of the ratios to the reference within each pass, so that a host that is busy
+// for a while disturbs both sides of it. The idle proxies of a pass wait in
+// epoll and cost nothing.
+//
+// # What is the same for every proxy
+//
+// TLS 1.3 on both sides, X25519, AES-128-GCM, ECDSA P-256 leaves of a P-256
+// authority, session resumption on, upstream connections verified and reused.
+// The harness refuses to report a proxy whose connections were negotiated
+// otherwise. In rows with new connections the client resumes nothing: each is a
+// full handshake.
+//
+// # What is not the same
+//
+// The engine judges each request by a policy, hashes both bodies and commits two
+// records of its chain to a file (durability "written") before it goes on. The
+// others do none of that and write no log, so every ratio is against less work.
+//
+// HAProxy cannot intercept what is inside a CONNECT: with generate-certificates
+// it gets the TLS connection itself, as if redirected, and mints by SNI. It is
+// spared one request and its answer on each new connection.
+//
+// # What it is not
+//
+// It asserts nothing: a duration is no test. Nothing leaves the machine's
+// loopback, except that a missing haproxy is installed by apt where that can
+// be done. Linux only.
+package main

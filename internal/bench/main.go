@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	quick, noMicro    bool
+	only, out         string
+	profile           string
+	role, dir, listen string
+	passes            int
+	window            time.Duration
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var o options
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.BoolVar(&o.quick, "quick", false, "one pass of short windows: figures are rough")
+	f.BoolVar(&o.noMicro, "no-micro", false, "leave the in-process figures out")
+	f.StringVar(&o.only, "only", "", "rows whose name matches this `regexp`, and no in-process figures")
+	f.StringVar(&o.out, "o", "", "also write the report to `FILE`")
+	f.StringVar(&o.profile, "profile", "", "write a CPU profile of the engine under keep-alive load to `FILE` and stop")
+	f.IntVar(&o.passes, "passes", 0, "passes in place of 3")
+	f.DurationVar(&o.window, "window", 0, "measured time of a cell in a pass, in place of 1.5s")
+	f.StringVar(&o.role, "role", "", "be the peer `NAME`; the harness starts itself so")
+	f.StringVar(&o.dir, "dir", "", "with -role: where the keys are")
+	f.StringVar(&o.listen, "listen", "", "with -role: address to listen on")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if o.role != "" {
+		return serveRole(o.role, o.dir, o.listen)
+	}
+	return measureAll(ctx, o, stdout, stderr)
+}
+
+func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error {
+	began := time.Now()
+	size := fullSizes()
+	if o.quick {
+		size = quickSizes()
+	}
+	if o.passes > 0 {
+		size.passes = o.passes
+	}
+	if o.window > 0 {
+		size.window = o.window
+	}
+	l, err := newLab(ctx, size, stderr)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	if o.profile != "" {
+		return l.profile(ctx, o.profile)
+	}
+	if o.only != "" {
+		if l.only, err = regexp.Compile(o.only); err != nil {
+			return err
+		}
+	}
+	res, err := l.run(ctx)
+	if err != nil {
+		return err
+	}
+	var micros []micro
+	if !o.noMicro && o.only == "" {
+		fmt.Fprintln(stderr, "in the process")
+		if micros, err = measureMicros(l.dir, size.benchtime); err != nil {
+			return err
+		}
+	}
+	report := l.markdown(res, micros, time.Since(began))
+	if _, err := stdout.Write(report); err != nil {
+		return err
+	}
+	if o.out == "" {
+		return nil
+	}
+	return os.WriteFile(o.out, report, 0o644)
+}

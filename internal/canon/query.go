@@ -1,0 +1,158 @@
+package canon
+
+import (
+	"bytes"
+	"slices"
+	"unicode/utf8"
+)
+
+// Limits of what QueryKeys returns for the log.
+const (
+	maxQueryKeys = 64
+	maxQueryKey  = 256 // bytes of one key
+)
+
+// CheckQuery refuses a query (without its '?') that parsers read differently;
+// see the package comment. What it accepts is forwarded byte for byte.
+func CheckQuery(q []byte) error {
+	if e := judgeQuery(q); e != nil {
+		return e
+	}
+	return nil
+}
+
+func judgeQuery(q []byte) *Error {
+	for i := 0; i < len(q); i++ {
+		switch c := q[i]; {
+		case c == '%':
+			v, ok := triplet(q[i:])
+			if !ok {
+				return refuse(ReasonBadQuery, 400, "broken percent-encoding in the query, %d bytes in", i)
+			}
+			if v == 0 {
+				return refuse(ReasonBadQuery, 400, "encoded NUL in the query, %d bytes in", i)
+			}
+			i += 2
+		case c <= ' ' || c >= 0x7f || c == '#':
+			return refuse(ReasonBadQuery, 400, "byte %#02x in the query, %d bytes in", c, i)
+		}
+	}
+	return nil
+}
+
+// QueryAmbiguous reports whether the parameters of the query have more than one
+// reading: a ';', which separates parameters for some and is data for others,
+// or a name or value that is not UTF-8 once decoded. A rule with a condition on
+// parameters must not allow such a request.
+func (r *Request) QueryAmbiguous() bool {
+	if bytes.IndexByte(r.RawQuery, ';') >= 0 {
+		return true
+	}
+	if bytes.IndexByte(r.RawQuery, '%') < 0 {
+		return false // judged: ASCII
+	}
+	// Decoded as a whole: '&' and '=' cannot be part of a character, so the
+	// query is UTF-8 if and only if all of its parts are.
+	r.store.query = AppendDecoded(r.store.query[:0], r.RawQuery)
+	return !utf8.Valid(r.store.query)
+}
+
+// QueryKeys appends the decoded names of the query's parameters to dst, each
+// once, in order: at most 64, each cut to 256 bytes. Never a value. It is for
+// the log and allocates.
+func (r *Request) QueryKeys(dst []string) []string {
+	n := len(dst)
+	var buf []byte
+	for key := range r.queryKeys {
+		if len(dst)-n == maxQueryKeys {
+			break
+		}
+		buf = appendFormDecoded(buf[:0], key)
+		if len(buf) > maxQueryKey {
+			buf = buf[:maxQueryKey]
+		}
+		if k := string(buf); !slices.Contains(dst[n:], k) {
+			dst = append(dst, k)
+		}
+	}
+	return dst
+}
+
+// queryKeys yields the raw names of the parameters, parted by '&' and by ';',
+// whatever an origin may think of the latter.
+func (r *Request) queryKeys(yield func([]byte) bool) {
+	q := r.RawQuery
+	for len(q) > 0 {
+		pair := q
+		if i := bytes.IndexAny(q, "&;"); i >= 0 {
+			pair, q = q[:i], q[i+1:]
+		} else {
+			q = nil
+		}
+		key, _, _ := bytes.Cut(pair, []byte("="))
+		if len(key) > 0 && !yield(key) {
+			return
+		}
+	}
+}
+
+// appendFormDecoded decodes as application/x-www-form-urlencoded: '+' is a space.
+func appendFormDecoded(dst, p []byte) []byte {
+	n := len(dst)
+	for _, c := range p {
+		if c == '+' {
+			c = ' '
+		}
+		dst = append(dst, c)
+	}
+	// Triplets hold no '+', and decoding makes the text shorter: in place.
+	return AppendDecoded(dst[:n], dst[n:])
+}
+
+// overrideInQuery reports whether a parameter asks for another method: _method
+// (Rails, Symfony, Laravel, Express) and the field names that Google's and
+// other gateways take as parameters.
+func (r *Request) overrideInQuery() bool {
+	for key := range r.queryKeys {
+		if overrideParameter(key) {
+			return true
+		}
+	}
+	return false
+}
+
+// overrideParameter compares a raw name as the most generous origin would: PHP
+// drops leading spaces, turns '.' and space into '_' and takes name[] for name.
+func overrideParameter(raw []byte) bool {
+	for len(raw) > 0 {
+		if raw[0] == '+' {
+			raw = raw[1:]
+		} else if bytes.HasPrefix(raw, []byte("%20")) {
+			raw = raw[3:]
+		} else {
+			break
+		}
+	}
+	if len(raw) < len("_method") {
+		return false
+	}
+	var buf [72]byte // holds x-http-method-override and '[', all of it encoded
+	key := appendFormDecoded(buf[:0], raw[:min(len(raw), len(buf))])
+	if i := bytes.IndexByte(key, '['); i > 0 {
+		key = key[:i]
+	}
+	for i, c := range key {
+		switch {
+		case c == '.' || c == ' ' || c == '-':
+			key[i] = '_'
+		case 'A' <= c && c <= 'Z':
+			key[i] = c + 'a' - 'A'
+		}
+	}
+	switch string(key) {
+	case "_method", "x_http_method_override", "x_http_method", "x_method_override", "$httpmethod":
+		return true
+	default:
+		return false
+	}
+}

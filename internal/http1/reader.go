@@ -1,0 +1,247 @@
+package http1
+
+import "io"
+
+// Limits on what one message may make the engine hold. The head's and the
+// trailers' deadlines are the caller's, on the connection.
+const (
+	MaxHead          = 64 << 10 // bytes of a head, first byte to empty line
+	MaxFields        = 200      // fields in a head
+	MaxMethod        = 64       // bytes of a method
+	MaxTarget        = 32 << 10 // bytes of a request target
+	MaxChunkLine     = 4 << 10  // bytes of the line with a chunk's size, its extension included, up to its CRLF
+	MaxExtensions    = 8 << 10  // bytes of all chunk extensions in one body
+	MaxTrailer       = 8 << 10  // bytes of a trailer section
+	MaxTrailerFields = 64
+)
+
+const (
+	// minRead is the least room worth a read: below it, what is unread moves to
+	// the front of its page, or to a larger page.
+	minRead = 512
+	// maxEmptyReads is how often a source may return nothing without an error.
+	maxEmptyReads = 100
+)
+
+// Field is one line of a head or of trailers. Both slices alias the Reader's page.
+type Field struct {
+	Name  []byte // as received
+	Value []byte // without surrounding white space
+}
+
+// Framing is how the end of a message's body is known.
+type Framing uint8
+
+const (
+	NoBody     Framing = iota // there is none
+	Length                    // Content-Length says
+	Chunked                   // the last chunk says
+	UntilClose                // the end of the connection says; responses only
+)
+
+func (f Framing) String() string {
+	switch f {
+	case NoBody:
+		return "none"
+	case Length:
+		return "length"
+	case Chunked:
+		return "chunked"
+	case UntilClose:
+		return "until-close"
+	}
+	return "unknown"
+}
+
+// Reader reads the messages of one direction of one connection. It is used by
+// one goroutine at a time and must not be copied. See the package comment for
+// how long what it returns is valid.
+type Reader struct {
+	src     io.Reader
+	pending error // came with bytes; returned by the read after them
+
+	// page.data[pos:end] is read and not consumed. page.data[:pin] is a head that
+	// somebody still looks at; reads and moves stay behind it.
+	page          *page
+	pin, pos, end int
+
+	// held is the page of the head while its body is read through another page;
+	// heldPin is what pin was in it.
+	held    *page
+	heldPin int
+
+	lastRead int  // bytes of the latest read
+	filled   bool // the latest read filled all the room it was given
+
+	response bool // the latest head was a response's
+	owed     bool // it announced a body
+	body     Body
+	one      [1]byte // what Wait reads into
+}
+
+// NewReader returns a Reader of src. A src that returns both bytes and an error
+// has the error reported after the bytes.
+func NewReader(src io.Reader) *Reader { return &Reader{src: src} }
+
+// Reset makes r read src as if it were new. What was unread is gone.
+func (r *Reader) Reset(src io.Reader) {
+	r.pos, r.end = 0, 0
+	r.Release()
+	clear(r.body.trailers[:cap(r.body.trailers)])
+	*r = Reader{src: src, body: Body{trailers: r.body.trailers[:0]}}
+}
+
+// Wait blocks until at least one byte of the next message is there. It is for
+// the time between messages: with nothing buffered it first gives every page
+// back, so that an idle connection costs none, and what aliased them is invalid.
+// io.EOF means that the peer closed between messages.
+func (r *Reader) Wait() error {
+	if r.pos < r.end {
+		return nil
+	}
+	r.Release()
+	if _, err := r.readSource(r.one[:]); err != nil {
+		return err
+	}
+	r.page = getPage(smallPage)
+	r.page.data[0] = r.one[0]
+	r.end = 1
+	return nil
+}
+
+// Buffered returns what was read from the source and not consumed: the first
+// bytes of a tunnel, the next request, or the surplus after a response, which
+// bars its connection from being used again. Valid until the next call.
+func (r *Reader) Buffered() []byte {
+	if r.page == nil {
+		return nil
+	}
+	return r.page.data[r.pos:r.end:r.end]
+}
+
+// Discard consumes the first n of the buffered bytes, all of them if there are fewer.
+func (r *Reader) Discard(n int) { r.pos += max(0, min(n, r.end-r.pos)) }
+
+// Release gives back every page that holds nothing unread. All aliases of heads,
+// fields and body bytes become invalid.
+func (r *Reader) Release() {
+	putPage(r.held)
+	r.held = nil
+	r.pin, r.heldPin = 0, 0
+	if r.pos == r.end {
+		putPage(r.page)
+		r.page = nil
+		r.pos, r.end = 0, 0
+	}
+}
+
+// readSource reads at least one byte into p. It never waits for more than the
+// source's first answer.
+func (r *Reader) readSource(p []byte) (int, error) {
+	if err := r.pending; err != nil {
+		r.pending = nil
+		return 0, err
+	}
+	for range maxEmptyReads {
+		n, err := r.src.Read(p)
+		if n > 0 {
+			r.pending = err
+			return n, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return 0, io.ErrNoProgress
+}
+
+// readMore reads once more behind what is unread. There must be room.
+func (r *Reader) readMore() error {
+	room := r.page.data[r.end:]
+	n, err := r.readSource(room)
+	r.end += n
+	r.lastRead, r.filled = n, n == len(room)
+	return err
+}
+
+// compact moves what is unread to the front of its page, behind the pinned head.
+func (r *Reader) compact() {
+	r.end = r.pin + copy(r.page.data[r.pin:], r.page.data[r.pos:r.end])
+	r.pos = r.pin
+}
+
+// moveTo carries what is unread over to the front of to. The page it leaves is
+// the caller's to keep or to give back.
+func (r *Reader) moveTo(to *page) (left *page) {
+	left = r.page
+	if left != nil {
+		r.end = copy(to.data, left.data[r.pos:r.end])
+	}
+	r.page, r.pin, r.pos = to, 0, 0
+	return left
+}
+
+// beginHead ends the validity of the head before. A large page that a body
+// leaves behind is exchanged for a small one if what follows fits it well.
+func (r *Reader) beginHead() error {
+	if r.owed && r.body.state != bodyDone {
+		return ErrBodyUnread
+	}
+	r.owed = false
+	r.body.state = bodyNone
+	putPage(r.held)
+	r.held, r.pin = nil, 0
+	unread := r.end - r.pos
+	if unread == 0 {
+		r.pos, r.end = 0, 0
+	}
+	if r.page == nil || len(r.page.data) > smallPage && unread <= smallPage/2 {
+		putPage(r.moveTo(getPage(smallPage)))
+	}
+	return nil
+}
+
+// fillHead reads more of a head that is not whole yet. full means that it is
+// larger than a head may be.
+func (r *Reader) fillHead() (full bool, err error) {
+	if len(r.page.data)-r.end < minRead && r.pos > 0 {
+		r.compact()
+	}
+	if r.end == len(r.page.data) {
+		if r.end == MaxHead {
+			return true, nil
+		}
+		putPage(r.moveTo(getPage(r.end + 1)))
+	}
+	return false, r.readMore()
+}
+
+// fillBody reads more of a body of which want bytes are known to be still to
+// come, or minRead where that is not known. It picks the page: behind the head
+// while there is the room, a large one when the body or the pace of it is more
+// than that, and behind the head again when a stream has gone quiet, so that ten
+// thousand of them do not hold 64 KiB each.
+func (r *Reader) fillBody(want int64) error {
+	if r.page == nil { // released while a body was read
+		r.page = getPage(smallPage)
+	}
+	if r.pos == r.end {
+		quiet := r.held != nil && r.lastRead < minRead
+		if quiet && want <= int64(len(r.held.data)-r.heldPin) {
+			putPage(r.page)
+			r.page, r.pin, r.held = r.held, r.heldPin, nil
+		}
+		r.pos, r.end = r.pin, r.pin
+	} else if len(r.page.data)-r.end < minRead {
+		r.compact()
+	}
+	need := min(want, middlePage)
+	if r.filled {
+		need = middlePage
+	}
+	if r.held == nil && int64(len(r.page.data)-r.end) < need {
+		r.heldPin = r.pin
+		r.held = r.moveTo(getPage(largePage))
+	}
+	return r.readMore()
+}

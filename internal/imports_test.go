@@ -1,0 +1,286 @@
+// Package internal_test holds the map of README.md in executable form: which
+// package may import which, and where each third-party module is allowed.
+//
+// The source is parsed here, in the test process. A test built on `go list`
+// would pass from the test cache after a violation, since the cache does not
+// see what another process read.
+package internal_test
+
+import (
+	"errors"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/arpitcoder/aegrail-engine"
+
+// maxModules is how many third-party modules the product may import directly.
+// A new one is a row in the design with a reason.
+const maxModules = 18
+
+// row is what one package may import. A package that has no row fails, and so
+// does a row whose package is gone.
+type row struct {
+	ours    []string // our packages, relative to the module
+	modules []string // third-party modules
+	tests   []string // what its test files may import besides: packages of ours, or modules
+}
+
+// anyOurs stands for every package of ours.
+const anyOurs = "any"
+
+// Modules, by the one or two packages that may import them.
+const (
+	celGo       = "github.com/google/cel-go"
+	cobra       = "github.com/spf13/cobra"
+	pflag       = "github.com/spf13/pflag" // cobra's flags
+	fsnotify    = "github.com/fsnotify/fsnotify"
+	goCmp       = "github.com/google/go-cmp"
+	goInternal  = "github.com/rogpeppe/go-internal"
+	goleak      = "go.uber.org/goleak"
+	lru         = "github.com/hashicorp/golang-lru/v2"
+	pkcs12      = "software.sslmate.com/src/go-pkcs12"
+	prometheus  = "github.com/prometheus/client_golang"
+	promModel   = "github.com/prometheus/client_model" // the type a gathered metric has
+	websocket   = "github.com/coder/websocket"
+	http2       = "golang.org/x/net/http2" // deprecated in the product; tests frame bytes with it
+	nftables    = "github.com/google/nftables"
+	xMod        = "golang.org/x/mod"
+	idna        = "golang.org/x/net/idna" // the package, not the module: its http2 is deprecated
+	xSys        = "golang.org/x/sys"
+	yaml        = "go.yaml.in/yaml/v3"
+	policyTypes = "api/policy/v1alpha1"
+)
+
+// rows is the map. Keys are directories of the module.
+func rows() map[string]row {
+	return map[string]row{
+		// The program: it wires everything and nothing imports it.
+		"cmd/aegrail-engine": {ours: []string{anyOurs}, modules: []string{cobra, pflag, fsnotify, xSys}},
+
+		// The public contract and the certificate authority.
+		policyTypes: {modules: []string{yaml}},
+		"certs":     {modules: []string{lru, pkcs12}},
+
+		// The way of a request, in its order.
+		"internal/intake":   {ours: []string{"internal/http1"}, modules: []string{xSys}, tests: []string{nftables}},
+		"internal/identity": {ours: []string{"internal/intake"}},
+		"internal/http1":    {},
+		"internal/canon":    {ours: []string{"internal/http1", "internal/intake"}, modules: []string{idna}, tests: []string{http2}},
+		"internal/policy":   {ours: []string{"internal/canon", "internal/identity", policyTypes}, modules: []string{celGo}, tests: []string{"internal/http1", "internal/intake"}},
+		"internal/quota":    {ours: []string{"internal/policy", "internal/identity"}},
+		"internal/upstream": {ours: []string{"internal/http1", "internal/canon", "internal/policy", "internal/audit", "internal/identity"}, modules: []string{xSys}, tests: []string{policyTypes, "certs"}},
+		"internal/digest":   {},
+		"internal/audit":    {modules: []string{xMod}},
+		"internal/metrics":  {ours: []string{"internal/audit"}, modules: []string{prometheus}, tests: []string{promModel}},
+		"internal/trustenv": {},
+		"internal/proxy": {
+			ours: []string{
+				"internal/intake", "internal/identity", "internal/http1", "internal/canon", "internal/policy", "internal/quota",
+				"internal/upstream", "internal/digest", "internal/audit", "internal/metrics", "certs",
+			},
+			tests: []string{policyTypes, websocket},
+		},
+
+		// For tests and demonstration only.
+		"internal":            {},
+		"internal/enginetest": {ours: []string{anyOurs}},
+		"fuzz":                {tests: []string{anyOurs}},
+		"deploy/demo":         {ours: []string{anyOurs}},
+	}
+}
+
+// everyTest is what any test file may import besides its row.
+func everyTest() []string { return []string{goleak, goInternal, goCmp, "internal/enginetest"} }
+
+// pure lists the standard packages that a package must not know: what keeps
+// policy and canon free of I/O and log, and net/http's readings out of the codec.
+func pure() map[string][]string {
+	return map[string][]string{
+		"internal/policy": {"net", "net/http", "os", "os/exec", "log", "log/slog", "crypto/tls", "syscall"},
+		"internal/canon":  {"os", "os/exec", "log", "log/slog", "syscall"}, // net and tls are in the types of HTTP/2's hooks
+		"internal/http1":  {"net/http", "net/textproto", "os", "log", "log/slog", "crypto/tls"},
+		"internal/quota":  {"net", "net/http", "os", "log", "log/slog"},
+	}
+}
+
+func TestEveryImportIsOnTheMap(t *testing.T) {
+	table, seen, modules := rows(), map[string]bool{}, map[string]bool{}
+	for _, f := range sources(t, "..") {
+		dir := path.Dir(f.name)
+		seen[dir] = true
+		r, ok := table[dir]
+		if !ok {
+			t.Errorf("%s: package %s is not on the map; add a row and a sentence to internal/README.md", f.name, dir)
+			continue
+		}
+		for _, imp := range f.imports {
+			switch {
+			case slices.Contains(pure()[dir], imp) && !f.test:
+				t.Errorf("%s imports %q: the package must not know it", f.name, imp)
+			case !allowed(r, dir, imp, f.test):
+				t.Errorf("%s imports %q: not allowed by the row of %s", f.name, imp, dir)
+			case thirdParty(imp) && !f.test:
+				modules[moduleOf(imp, r.modules)] = true
+			}
+		}
+	}
+	for dir := range table {
+		if !seen[dir] {
+			t.Errorf("the map has a row for %s, which has no Go files", dir)
+		}
+	}
+	if len(modules) > maxModules {
+		t.Errorf("the product imports %d modules directly, at most %d are allowed", len(modules), maxModules)
+	}
+}
+
+// allowed reports whether a file of package dir, whose row is r, may import imp.
+func allowed(r row, dir, imp string, test bool) bool {
+	ours, local := strings.CutPrefix(imp, module+"/")
+	switch {
+	case local && strings.HasPrefix(ours, "cmd/"):
+		return false
+	case local && ours == "internal/enginetest" && !test:
+		return false // the harness is for tests; it holds keys and skips safeguards
+	case local && (slices.Contains(r.ours, anyOurs) || slices.Contains(r.ours, ours) || ours == dir && test):
+		return true
+	case !local && !thirdParty(imp):
+		return true
+	case !local && moduleOf(imp, r.modules) != "":
+		return true
+	case !test:
+		return false
+	}
+	extra := append(everyTest(), r.tests...)
+	if local {
+		return slices.Contains(extra, anyOurs) || slices.Contains(extra, ours)
+	}
+	return moduleOf(imp, extra) != ""
+}
+
+// thirdParty reports whether imp is neither ours nor the standard library's,
+// whose paths have no dot in their first element.
+func thirdParty(imp string) bool {
+	first, _, _ := strings.Cut(imp, "/")
+	return strings.Contains(first, ".") && !strings.HasPrefix(imp, module+"/")
+}
+
+// moduleOf returns which of modules the package imp belongs to, "" if none.
+func moduleOf(imp string, modules []string) string {
+	for _, m := range modules {
+		if imp == m || strings.HasPrefix(imp, m+"/") {
+			return m
+		}
+	}
+	return ""
+}
+
+type source struct {
+	name    string // slash-separated, relative to the module
+	imports []string
+	test    bool
+}
+
+// sources parses the imports of every Go file of the module at root. Nested
+// modules are somebody else's map: bench, attacks and end-to-end tests import
+// what the product must not depend on.
+func sources(t *testing.T, root string) []source {
+	t.Helper()
+	var out []source
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		base := d.Name()
+		if d.IsDir() {
+			hidden := base != ".." && strings.HasPrefix(base, ".")
+			if base == "testdata" || hidden || strings.HasPrefix(base, "_") {
+				return filepath.SkipDir
+			}
+			_, err := os.Stat(filepath.Join(name, "go.mod"))
+			if err == nil && name != root {
+				return filepath.SkipDir
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil
+		}
+		if !strings.HasSuffix(base, ".go") {
+			return nil
+		}
+		s, err := parse(root, name)
+		out = append(out, s)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(out) == 0 {
+		t.Fatalf("no Go files under %s", root)
+	}
+	return out
+}
+
+func parse(root, name string) (source, error) {
+	f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
+	if err != nil {
+		return source{}, err
+	}
+	rel, err := filepath.Rel(root, name)
+	if err != nil {
+		return source{}, err
+	}
+	s := source{name: filepath.ToSlash(rel), test: strings.HasSuffix(name, "_test.go")}
+	for _, spec := range f.Imports {
+		imp, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			return source{}, err
+		}
+		s.imports = append(s.imports, imp)
+	}
+	return s, nil
+}
+
+// The rules themselves, tried on rows that read as sentences: a map that
+// forbids nothing would pass the test above as well.
+func TestTheMapForbids(t *testing.T) {
+	may := func(dir, imp string) bool { return allowed(rows()[dir], dir, imp, false) }
+	mayTest := func(dir, imp string) bool { return allowed(rows()[dir], dir, imp, true) }
+	ours := func(p string) string { return module + "/" + p }
+	for _, c := range []struct {
+		what string
+		got  bool
+		want bool
+	}{
+		{"proxy imports policy", may("internal/proxy", ours("internal/policy")), true},
+		{"policy imports audit", may("internal/policy", ours("internal/audit")), false},
+		{"http1 imports canon", may("internal/http1", ours("internal/canon")), false},
+		{"audit imports anything of ours", may("internal/audit", ours("internal/digest")), false},
+		{"anything imports cmd", may("internal/proxy", ours("cmd/aegrail-engine")), false},
+		{"the harness in the product", may("cmd/aegrail-engine", ours("internal/enginetest")), false},
+		{"the harness in a test", mayTest("internal/proxy", ours("internal/enginetest")), true},
+		{"YAML in api/policy", may(policyTypes, yaml), true},
+		{"YAML in policy", may("internal/policy", yaml), false},
+		{"YAML in a test of policy", mayTest("internal/policy", yaml), false},
+		{"CEL below policy", may("internal/policy", celGo+"/cel"), true},
+		{"a module whose name only begins alike", may("certs", lru+"x"), false},
+		{"the deprecated HTTP/2", may("internal/upstream", "golang.org/x/net/http2"), false},
+		{"the standard library", may("internal/http1", "bytes"), true},
+		{"leak checks in a test", mayTest("internal/audit", goleak), true},
+		{"leak checks in the product", may("internal/audit", goleak), false},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: allowed = %v, want %v", c.what, c.got, c.want)
+		}
+	}
+}

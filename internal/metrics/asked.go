@@ -1,0 +1,61 @@
+package metrics
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// asked collects what others count.
+type asked struct {
+	c Config
+
+	hits, misses, mints, size                            *prometheus.Desc
+	pending, commits, failures, records, bytes, drop, sq *prometheus.Desc
+}
+
+func newAsked(c Config) *asked {
+	desc := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
+	return &asked{
+		c:        c,
+		hits:     desc("aegrail_leaf_cache_hits_total", "Certificates that were in the cache."),
+		misses:   desc("aegrail_leaf_cache_misses_total", "Certificates that were not."),
+		mints:    desc("aegrail_leaf_cache_mints_total", "Certificates that were minted."),
+		size:     desc("aegrail_leaf_cache_size", "Certificates in the cache."),
+		pending:  desc("aegrail_audit_pending", "Callers that wait for a record to be committed."),
+		commits:  desc("aegrail_audit_commit_seconds", "Time to commit a batch of records."),
+		failures: desc("aegrail_audit_failures_total", "Batches of records that could not be committed."),
+		records:  desc("aegrail_audit_records_total", "Records committed."),
+		bytes:    desc("aegrail_audit_bytes_total", "Bytes of records committed."),
+		drop:     desc("aegrail_audit_copy_dropped_total", "Batches that the copy on standard output missed."),
+		sq:       desc("aegrail_audit_seq", "Number of the last record committed."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (a *asked) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(a, ch) }
+
+// Collect implements prometheus.Collector.
+func (a *asked) Collect(ch chan<- prometheus.Metric) {
+	send := func(d *prometheus.Desc, t prometheus.ValueType, v float64) {
+		ch <- prometheus.MustNewConstMetric(d, t, v)
+	}
+	if a.c.Leaves != nil {
+		l := a.c.Leaves()
+		send(a.hits, prometheus.CounterValue, float64(l.Hits))
+		send(a.misses, prometheus.CounterValue, float64(l.Misses))
+		send(a.mints, prometheus.CounterValue, float64(l.Mints))
+		send(a.size, prometheus.GaugeValue, float64(l.Size))
+	}
+	s := a.c.Audit()
+	send(a.pending, prometheus.GaugeValue, float64(s.Pending))
+	send(a.failures, prometheus.CounterValue, float64(s.Failures))
+	send(a.records, prometheus.CounterValue, float64(s.Records))
+	send(a.bytes, prometheus.CounterValue, float64(s.Bytes))
+	send(a.drop, prometheus.CounterValue, float64(s.Dropped))
+	send(a.sq, prometheus.GaugeValue, float64(s.Seq))
+	buckets, below := map[float64]uint64{}, uint64(0)
+	for i, bound := range s.CommitBuckets() {
+		below += uint64(s.CommitCounts[i]) //nolint:gosec // a count
+		buckets[bound] = below
+	}
+	ch <- prometheus.MustNewConstHistogram(a.commits, uint64(s.Commits), s.CommitSeconds, buckets) //nolint:gosec // a count
+}

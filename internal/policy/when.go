@@ -1,0 +1,195 @@
+package policy
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/google/cel-go/cel"
+	"github.com/google/cel-go/checker"
+	"github.com/google/cel-go/common/ast"
+
+	"github.com/arpitcoder/aegrail-engine/internal/canon"
+)
+
+const (
+	// maxEstimate refuses an expression when it is loaded: its cost for the
+	// largest request there can be, in CEL's units (about 10 ns each).
+	maxEstimate = 20_000_000
+
+	// maxCost stops an expression while it runs, which is an error of the
+	// condition: an allow rule does not match, a deny rule denies. The
+	// library's own cost tracking takes time that grows with the square of the
+	// cost in a loop, so this is far below what the loop itself could bear: it
+	// is about 0.1 s at worst, a thousand messages take a tenth of it.
+	maxCost = 300_000
+
+	maxExpression = 16 << 10 // characters of a when
+
+	// What the estimate takes for sizes that only a request decides. They let
+	// a loop inside a loop pass and not three; maxCost is what holds.
+	mostEntries = 256 // headers, query keys, elements of one array of a body
+	mostText    = 64 << 10
+)
+
+// condition is a compiled when.
+type condition struct {
+	program  cel.Program
+	text     string
+	needBody bool
+	grpc     bool // names application/grpc
+}
+
+// newConditionEnv declares what a when sees.
+func newConditionEnv() (*cel.Env, error) {
+	lists := cel.MapType(cel.StringType, cel.ListType(cel.StringType))
+	return cel.NewEnv(
+		cel.ParserExpressionSizeLimit(maxExpression),
+		cel.ParserRecursionLimit(64),
+		cel.CrossTypeNumericComparisons(true),
+		cel.Variable("request.method", cel.StringType),
+		cel.Variable("request.scheme", cel.StringType),
+		cel.Variable("request.host", cel.StringType),
+		cel.Variable("request.port", cel.IntType),
+		cel.Variable("request.path", cel.StringType),
+		cel.Variable("request.query", lists),
+		cel.Variable("request.headers", lists),
+		cel.Variable(bodyVariable, cel.MapType(cel.StringType, cel.DynType)),
+	)
+}
+
+const bodyVariable = "request.body"
+
+// compileCondition type-checks a when and bounds its cost. Its error is one
+// line.
+func compileCondition(env *cel.Env, text string) (*condition, error) {
+	checked, issues := env.Compile(text)
+	if err := issues.Err(); err != nil {
+		first := issues.Errors()[0]
+		return nil, fmt.Errorf("is not CEL here: line %d, column %d of the expression: %s", first.Location.Line(), first.Location.Column()+1, firstLine(first.Message))
+	}
+	if t := checked.OutputType(); !t.IsExactType(cel.BoolType) && !t.IsExactType(cel.DynType) {
+		return nil, fmt.Errorf("gives %s, not true or false", t)
+	}
+	cost, err := env.EstimateCost(checked, sizes{})
+	if err != nil {
+		return nil, fmt.Errorf("has no known cost: %w", err)
+	}
+	if cost.Max > maxEstimate {
+		return nil, fmt.Errorf("could cost %d for a large request, above the limit of %d: go through fewer lists inside each other", cost.Max, maxEstimate)
+	}
+	program, err := env.Program(checked, cel.CostLimit(maxCost), cel.EvalOptions(cel.OptOptimize))
+	if err != nil {
+		return nil, fmt.Errorf("is not CEL here: %s", firstLine(err.Error()))
+	}
+	c := &condition{program: program, text: text}
+	tree := checked.NativeRep()
+	for _, ref := range tree.ReferenceMap() {
+		c.needBody = c.needBody || ref.Name == bodyVariable
+	}
+	ast.PreOrderVisit(tree.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		if e.Kind() == ast.LiteralKind {
+			s, isText := e.AsLiteral().Value().(string)
+			c.grpc = c.grpc || isText && strings.HasPrefix(s, "application/grpc")
+		}
+	}))
+	return c, nil
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	return s
+}
+
+// sizes bounds what the checker cannot know.
+type sizes struct{}
+
+func (sizes) EstimateSize(n checker.AstNode) *checker.SizeEstimate {
+	most := uint64(mostEntries)
+	if t := n.Type(); t != nil && t.IsExactType(cel.StringType) {
+		most = mostText
+	}
+	return &checker.SizeEstimate{Max: most}
+}
+
+func (sizes) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNode) *checker.CallEstimate {
+	return nil
+}
+
+// facts is what an expression sees of one request, made when first asked for
+// and shared by the conditions of one decision.
+type facts struct {
+	req  *canon.Request
+	body map[string]any // nil until the body was read
+
+	query   map[string][]string
+	headers map[string][]string
+}
+
+// ResolveName is cel's way to ask.
+func (f *facts) ResolveName(name string) (any, bool) {
+	switch name {
+	case "request.method":
+		return f.req.Method, true
+	case "request.scheme":
+		return f.req.Scheme.String(), true
+	case "request.host":
+		return f.req.Host, true
+	case "request.port":
+		return int64(f.req.Port), true
+	case "request.path":
+		return string(f.req.Path), true
+	case "request.query":
+		return f.queryMap()
+	case "request.headers":
+		return f.headerMap(), true
+	case bodyVariable:
+		return f.body, f.body != nil
+	}
+	return nil, false
+}
+
+// Parent is cel's; there is none.
+func (f *facts) Parent() cel.Activation { return nil }
+
+// queryMap decodes the query as forms do. One that could be read in two ways
+// (a semicolon, a broken percent-encoding) is not there, which makes the
+// condition an error.
+func (f *facts) queryMap() (any, bool) {
+	if f.req.QueryAmbiguous() {
+		return nil, false
+	}
+	if f.query == nil {
+		values, err := url.ParseQuery(string(f.req.RawQuery))
+		if err != nil {
+			return nil, false
+		}
+		f.query = values
+	}
+	return f.query, true
+}
+
+func (f *facts) headerMap() map[string][]string {
+	if f.headers == nil {
+		f.headers = make(map[string][]string, len(f.req.Fields))
+		for _, field := range f.req.Fields {
+			name := strings.ToLower(string(field.Name))
+			f.headers[name] = append(f.headers[name], string(field.Value))
+		}
+	}
+	return f.headers
+}
+
+// holds evaluates the condition. An error is a condition that could not be
+// answered.
+func (c *condition) holds(f *facts) (bool, error) {
+	out, _, err := c.program.Eval(f)
+	if err != nil {
+		return false, fmt.Errorf("evaluating the condition: %w", err)
+	}
+	answer, ok := out.Value().(bool)
+	if !ok {
+		return false, fmt.Errorf("the condition gave %s, not true or false", out.Type().TypeName())
+	}
+	return answer, nil
+}

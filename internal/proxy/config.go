@@ -1,0 +1,118 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/arpitcoder/aegrail-engine/certs"
+	"github.com/arpitcoder/aegrail-engine/internal/audit"
+	"github.com/arpitcoder/aegrail-engine/internal/digest"
+	"github.com/arpitcoder/aegrail-engine/internal/identity"
+	"github.com/arpitcoder/aegrail-engine/internal/metrics"
+	"github.com/arpitcoder/aegrail-engine/internal/policy"
+	"github.com/arpitcoder/aegrail-engine/internal/quota"
+	"github.com/arpitcoder/aegrail-engine/internal/upstream"
+)
+
+// PolicySource holds the policy in force. The zero value holds none, which
+// denies everything. It is safe for concurrent use; a request keeps the set
+// that it began with.
+type PolicySource struct{ set atomic.Pointer[policy.Set] }
+
+// Load returns the set in force, or nil.
+func (p *PolicySource) Load() *policy.Set { return p.set.Load() }
+
+// Store puts s in force for the requests that begin after it returns. The
+// caller then calls Server.PolicyChanged for those that are under way.
+func (p *PolicySource) Store(s *policy.Set) { p.set.Store(s) }
+
+// Config is what a Server is made of. Every field without "optional" is needed;
+// New refuses a nil one.
+type Config struct {
+	Policy   *PolicySource
+	Log      *audit.Log
+	Leaves   *certs.Store
+	Upstream *upstream.Client
+	Quota    *quota.Quota
+	Identify identity.Func
+	Metrics  *metrics.Metrics
+	Logger   *slog.Logger
+
+	DigestKey digest.Keyed     // optional: HMAC instead of plain SHA-256
+	Limits    Limits           // optional: zero fields take their defaults
+	Curves    []tls.CurveID    // optional: key agreement offered to clients; nil is Go's default
+	Now       func() time.Time // optional: time.Now
+}
+
+// Limits bound what a client can hold. Zero fields take the default that
+// stands beside them.
+type Limits struct {
+	Connections          int           // open client connections in all; 16384
+	ConnectionsPerClient int           // … of one address; 4096
+	Handshake            time.Duration // CONNECT answered to TLS ready; 15 s
+	Head                 time.Duration // first byte of a head to its last; 10 s
+	Idle                 time.Duration // between two requests; 2 min
+	BodyStall            time.Duration // no byte of a body; 1 min
+	BodyRead             time.Duration // a body that a rule reads, whole; 30 s
+	WriteStall           time.Duration // a client that does not read; 30 s
+	TunnelIdle           time.Duration // passthrough and WebSocket without a byte; 10 min
+	Streams              int           // concurrent HTTP/2 streams of a connection; 100
+	JudgedBody           int64         // largest body a rule may read where it names no limit; 1 MiB
+	FrameBytes           int64         // largest WebSocket frame; 16 MiB
+}
+
+func (l Limits) withDefaults() Limits {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	count := func(n *int, v int) {
+		if *n <= 0 {
+			*n = v
+		}
+	}
+	count(&l.Connections, 16384)
+	count(&l.ConnectionsPerClient, 4096)
+	count(&l.Streams, 100)
+	set(&l.Handshake, 15*time.Second)
+	set(&l.Head, 10*time.Second)
+	set(&l.Idle, 2*time.Minute)
+	set(&l.BodyStall, time.Minute)
+	set(&l.BodyRead, 30*time.Second)
+	set(&l.WriteStall, 30*time.Second)
+	set(&l.TunnelIdle, 10*time.Minute)
+	if l.JudgedBody <= 0 {
+		l.JudgedBody = 1 << 20
+	}
+	if l.FrameBytes <= 0 {
+		l.FrameBytes = 16 << 20
+	}
+	return l
+}
+
+// check refuses a Config that could not keep its promises.
+func (c Config) check() error {
+	switch {
+	case c.Policy == nil:
+		return errors.New("proxy: Config.Policy is nil (an empty PolicySource denies everything)")
+	case c.Log == nil:
+		return errors.New("proxy: Config.Log is nil: nothing may leave unrecorded")
+	case c.Leaves == nil:
+		return errors.New("proxy: Config.Leaves is nil")
+	case c.Upstream == nil:
+		return errors.New("proxy: Config.Upstream is nil")
+	case c.Quota == nil:
+		return errors.New("proxy: Config.Quota is nil")
+	case c.Identify == nil:
+		return errors.New("proxy: Config.Identify is nil")
+	case c.Metrics == nil:
+		return errors.New("proxy: Config.Metrics is nil")
+	case c.Logger == nil:
+		return errors.New("proxy: Config.Logger is nil")
+	}
+	return nil
+}

@@ -1,0 +1,420 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/audit"
+	"github.com/arpitcoder/aegrail-engine/internal/canon"
+	"github.com/arpitcoder/aegrail-engine/internal/http1"
+	"github.com/arpitcoder/aegrail-engine/internal/identity"
+	"github.com/arpitcoder/aegrail-engine/internal/intake"
+	"github.com/arpitcoder/aegrail-engine/internal/policy"
+)
+
+var noDeadline time.Time
+
+// conn is one client connection. Its fields are owned by the goroutine that
+// serves it, but for those under mu.
+type conn struct {
+	s    *Server
+	tcp  net.Conn
+	wire wire
+	flow intake.Flow
+
+	principal   identity.Principal
+	principalID string
+	agent       audit.Agent
+
+	authority canon.Authority // the one name; zero on the plain proxy port
+	scheme    canon.Scheme
+	bound     atomic.Pointer[boundView]
+
+	tlsVersion, alpn string
+	helloRefused     *refusal
+	cutShort         bool // an answer was broken off
+	handedOver       bool // HTTP/2 owns the connection and forgets it
+
+	open interface{ Dec() } // the gauge that counts this connection; nil until its kind is known
+
+	reader http1.Reader
+	head   http1.RequestHead
+	one    *exchange // HTTP/1: the only exchange, reused
+	h1     h1client
+
+	mu     sync.Mutex
+	active map[*exchange]struct{} // HTTP/2 streams and tunnels under way
+	busy   bool                   // HTTP/1: one is under way
+}
+
+// boundView is the part of a policy set that is for this connection's principal.
+type boundView struct {
+	set  *policy.Set
+	view *policy.View
+}
+
+func newConn(s *Server, nc net.Conn) *conn {
+	c := &conn{s: s, tcp: nc, flow: intake.NewFlow(nc)}
+	c.wire = wire{Conn: nc, owner: c}
+	return c
+}
+
+// policy is what the set now in force says for this connection's principal.
+func (c *conn) policy() *policy.View {
+	set := c.s.cfg.Policy.Load()
+	if b := c.bound.Load(); b != nil && b.set == set {
+		return b.view
+	}
+	b := &boundView{set: set, view: set.For(c.principal)}
+	c.bound.Store(b)
+	return b.view
+}
+
+// identify asks whose connection this is. It is asked again when the
+// credentials of a plain connection change.
+func (c *conn) identify() *refusal {
+	p, err := c.s.cfg.Identify(c.flow)
+	if err != nil {
+		return &refusal{status: 407, reason: "unknown_principal", detail: err.Error()}
+	}
+	if p != c.principal || c.principalID == "" {
+		c.principal, c.principalID = p, p.ID()
+		c.bound.Store(nil)
+		c.agent = audit.Agent{
+			Identity: c.principalID, Namespace: p.Namespace, ServiceAccount: p.ServiceAccount,
+			Pod: p.Pod, Claimed: p.Claimed, InvokingUser: p.InvokingUser,
+		}
+	}
+	return nil
+}
+
+// count puts the connection into the gauge of its kind, once.
+func (c *conn) count() {
+	if c.open == nil {
+		gauge := c.s.cfg.Metrics.Connection(c.flow.Kind.String())
+		gauge.Inc()
+		c.open = gauge
+	}
+}
+
+// overLimit records a connection that is closed because there are too many.
+func (c *conn) overLimit() {
+	why := c.identify()
+	if why == nil {
+		why = &refusal{status: 503, reason: "too_many_connections"}
+	}
+	c.refuseQuietly(why)
+}
+
+// serveForward carries a connection of the forward-proxy port: absolute-form
+// requests until a CONNECT makes a tunnel of it.
+func (c *conn) serveForward() {
+	c.reader.Reset(c.tcp)
+	defer c.reader.Release()
+	c.scheme = canon.HTTP
+	for {
+		if !c.nextHead(c.tcp) {
+			return
+		}
+		if intake.IsConnect(&c.head) {
+			c.connect()
+			return
+		}
+		why := asRefusal(c.flow.Plain(&c.head), c.scheme)
+		if why == nil {
+			why = c.identify()
+		}
+		if why != nil {
+			c.refuseHead(c.tcp, why)
+			return
+		}
+		c.count()
+		if !c.exchangeHTTP1(c.tcp) {
+			return
+		}
+	}
+}
+
+// nextHead reads the next request head into c.head. It answers and records
+// what is no head, and returns false when the connection is at its end.
+func (c *conn) nextHead(rw net.Conn) bool {
+	_ = c.tcp.SetReadDeadline(c.s.now().Add(c.s.limits.Idle))
+	if c.s.draining.Load() {
+		return false
+	}
+	if err := c.reader.Wait(); err != nil {
+		return false
+	}
+	_ = c.tcp.SetReadDeadline(c.s.now().Add(c.s.limits.Head))
+	err := c.reader.ReadRequest(&c.head)
+	if err == nil {
+		return true
+	}
+	if err == io.EOF {
+		return false
+	}
+	if c.principalID == "" {
+		// The first head of a plain connection is what would have said who it is.
+		if why := c.identify(); why != nil {
+			c.refuseHead(rw, why)
+			return false
+		}
+	}
+	c.refuseHead(rw, refusalOfRead(err, c.scheme))
+	return false
+}
+
+// connect serves a CONNECT: the target is agreed on, and where no rule could
+// ever allow it the answer is 403 in words that clients print (promise 9).
+func (c *conn) connect() {
+	why := asRefusal(c.flow.Connect(&c.head), c.scheme)
+	if why == nil {
+		why = c.identify()
+	}
+	if why == nil {
+		why = c.connectTarget()
+	}
+	if why != nil {
+		c.refuseConnect(why)
+		return
+	}
+	c.count()
+	verdict := c.policy().Host(c.authority)
+	if !verdict.Possible {
+		c.refuseConnect(&refusal{status: 403, reason: string(verdict.Reason), rule: verdict.Rule, policy: true})
+		return
+	}
+	// What came behind the CONNECT belongs to the tunnel.
+	c.wire.early = append([]byte(nil), c.reader.Buffered()...)
+	c.reader.Discard(len(c.wire.early))
+	c.reader.Release()
+	_ = c.tcp.SetWriteDeadline(c.s.now().Add(c.s.limits.WriteStall))
+	if _, err := io.WriteString(c.tcp, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
+		return
+	}
+	if verdict.Passthrough {
+		c.passthrough()
+		return
+	}
+	c.wire.sniff = true
+	c.serveTunnel(verdict)
+}
+
+func (c *conn) connectTarget() *refusal {
+	a, err := canon.ParseAuthority(c.flow.Target, 0)
+	if err != nil {
+		return refusalOf(err, c.scheme)
+	}
+	if c.head.Host != nil && string(c.head.Host) != c.flow.Target {
+		h, err := canon.ParseAuthority(string(c.head.Host), a.Port)
+		if err != nil {
+			return refusalOf(err, c.scheme)
+		}
+		if h != a {
+			return &refusal{status: 421, reason: "name_mismatch", detail: "CONNECT target and Host differ"}
+		}
+	}
+	c.authority = a
+	return nil
+}
+
+// serveTunnel inspects what is in a tunnel: TLS, or HTTP where a rule for the
+// host says http. Anything else is closed and recorded, never relayed.
+func (c *conn) serveTunnel(v policy.HostVerdict) {
+	c.scheme = canon.HTTPS
+	c.flow.TLS = true
+	tc, why := c.terminate()
+	if why == nil {
+		c.serveTLS(tc)
+		return
+	}
+	if why.reason == "not_tls" && v.HTTP {
+		c.scheme = canon.HTTP
+		c.flow.TLS = false
+		c.wire.sniff = false
+		_ = c.tcp.SetDeadline(noDeadline)
+		c.serveHTTP1(&c.wire)
+		return
+	}
+	c.refuseQuietly(why)
+}
+
+// serveTLS carries the requests of a terminated connection.
+func (c *conn) serveTLS(tc *tls.Conn) {
+	if c.alpn == "h2" {
+		c.handedOver = true
+		if !c.s.h2conn.give(tc) {
+			c.handedOver = false
+		}
+		return
+	}
+	c.serveHTTP1(tc)
+}
+
+// serveHTTP1 carries the requests of a connection whose authority is known.
+func (c *conn) serveHTTP1(rw net.Conn) {
+	c.reader.Reset(rw)
+	defer c.reader.Release()
+	for c.nextHead(rw) {
+		if !c.exchangeHTTP1(rw) {
+			break
+		}
+	}
+	if c.cutShort {
+		// No close_notify: an answer that ends with the connection must not look
+		// whole (RFC 9112 section 9.8).
+		if tcp, ok := c.tcp.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
+		}
+		return
+	}
+	if tc, ok := rw.(*tls.Conn); ok {
+		_ = c.tcp.SetWriteDeadline(c.s.now().Add(time.Second))
+		_ = tc.CloseWrite()
+	}
+}
+
+// serveTransparent carries a redirected connection. The kernel's word on the
+// original destination gives the port; the name is in the ClientHello or the
+// Host header, and we resolve it ourselves.
+func (c *conn) serveTransparent() {
+	tcp, ok := c.tcp.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	c.flow.Kind = intake.Transparent
+	c.count()
+	if why := c.identify(); why != nil {
+		c.refuseQuietly(why)
+		return
+	}
+	dst, err := intake.OriginalDst(tcp)
+	if err != nil {
+		c.refuseQuietly(&refusal{status: 403, reason: "not_redirected", detail: err.Error()})
+		return
+	}
+	c.flow.OriginalDst = dst
+	c.scheme = canon.HTTPS
+	_ = c.tcp.SetReadDeadline(c.s.now().Add(c.s.limits.Handshake))
+	hello, err := intake.PeekHello(c.tcp)
+	c.wire.early = hello.Raw
+	switch {
+	case errors.Is(err, intake.ErrNotTLS):
+		c.scheme = canon.HTTP
+		_ = c.tcp.SetDeadline(noDeadline)
+		c.serveTransparentHTTP()
+		return
+	case err != nil:
+		c.refuseQuietly(c.handshakeRefusal(err))
+		return
+	}
+	if why := c.agree(hello); why != nil {
+		c.refuseHello(why)
+		return
+	}
+	c.flow.TLS = true
+	if c.policy().Host(c.authority).Passthrough {
+		c.spliceTunnel(hello)
+		return
+	}
+	tc, why := c.terminate()
+	if why != nil {
+		c.refuseQuietly(why)
+		return
+	}
+	c.serveTLS(tc)
+}
+
+// serveTransparentHTTP takes the name of a redirected plain connection from its
+// first Host; every later request must name the same one.
+func (c *conn) serveTransparentHTTP() {
+	c.reader.Reset(&c.wire)
+	defer c.reader.Release()
+	for c.nextHead(&c.wire) {
+		if c.authority.Host == "" {
+			a, err := canon.ParseAuthority(string(c.head.Host), c.flow.OriginalDst.Port())
+			if err == nil && a.Port != c.flow.OriginalDst.Port() {
+				err = &canon.Error{Reason: "name_mismatch", Status: 421, Detail: "Host names another port than the connection's"}
+			}
+			if err != nil {
+				c.refuseHead(&c.wire, refusalOf(err, c.scheme))
+				return
+			}
+			c.authority = a
+		}
+		if !c.exchangeHTTP1(&c.wire) {
+			return
+		}
+	}
+}
+
+// rejudge asks the policy now in force about everything under way.
+func (c *conn) rejudge() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy {
+		c.one.rejudge()
+	}
+	for x := range c.active {
+		x.rejudge()
+	}
+}
+
+// begin makes x visible to rejudge; x.req does not change until end.
+func (c *conn) begin(x *exchange) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if x == c.one {
+		c.busy = true
+		return
+	}
+	if c.active == nil {
+		c.active = make(map[*exchange]struct{})
+	}
+	c.active[x] = struct{}{}
+}
+
+// hold lets a cut reach a. It is false where x was cut already.
+func (c *conn) hold(x *exchange, a aborter) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	x.resp = a
+	return !x.cut.Load()
+}
+
+// end takes x back from rejudge.
+func (c *conn) end(x *exchange) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if x == c.one {
+		c.busy = false
+	} else {
+		delete(c.active, x)
+	}
+	x.resp = nil
+}
+
+func (c *conn) closeIfIdle() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.busy && len(c.active) == 0 && !c.handedOver {
+		_ = c.tcp.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+func (c *conn) abort() {
+	_ = c.tcp.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.one != nil {
+		c.one.cutLocked()
+	}
+	for x := range c.active {
+		x.cutLocked()
+	}
+}

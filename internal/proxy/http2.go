@@ -1,0 +1,203 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+
+	"github.com/arpitcoder/aegrail-engine/internal/http1"
+	"github.com/arpitcoder/aegrail-engine/internal/upstream"
+)
+
+// http2Server is the standard library's server for connections whose handshake
+// is done. It gets the *tls.Conn itself: behind a wrapper it would speak
+// HTTP/1, with a parser that is not ours.
+func (s *Server) http2Server() *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP2(true)
+	return &http.Server{
+		Handler:        http.HandlerFunc(s.serveHTTP2),
+		Protocols:      protocols,
+		MaxHeaderBytes: http1.MaxHead,
+		IdleTimeout:    s.limits.Idle,
+		ErrorLog:       slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          s.limits.Streams,
+			MaxReceiveBufferPerConnection: 1 << 20,
+			MaxReceiveBufferPerStream:     256 << 10,
+			SendPingTimeout:               s.limits.Idle,
+			WriteByteTimeout:              s.limits.WriteStall,
+		},
+		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
+			return context.WithValue(ctx, ownerKey{}, ownerOf(nc))
+		},
+		ConnState: func(nc net.Conn, st http.ConnState) {
+			if c := ownerOf(nc); c != nil && (st == http.StateClosed || st == http.StateHijacked) {
+				s.forget(c)
+			}
+		},
+	}
+}
+
+type ownerKey struct{}
+
+func ownerOf(nc net.Conn) *conn {
+	tc, ok := nc.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	w, ok := tc.NetConn().(*wire)
+	if !ok {
+		return nil
+	}
+	return w.owner
+}
+
+// serveHTTP2 carries one stream.
+func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
+	c, _ := r.Context().Value(ownerKey{}).(*conn)
+	if c == nil || r.ProtoMajor != 2 {
+		// A request that did not come through a connection of ours has no
+		// principal, no agreed name and no record: it does not exist.
+		panic(http.ErrAbortHandler)
+	}
+	x, _ := s.exchanges.Get().(*exchange)
+	cl := &h2client{s: s, w: w, r: r, ctl: http.NewResponseController(w)}
+	x.reset(c, cl)
+	parsed := asRefusal(x.req.FromHTTP2(s.ids.Add(1), c.inbound(), r), c.scheme)
+	b := &x.body
+	b.reset(s, x.reqHash)
+	b.present = r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
+	if b.present {
+		b.h2, b.h2ctl, b.known = r, cl.ctl, r.ContentLength
+	}
+	keep := x.serve(r.Context(), parsed)
+	b.release()
+	x.c, x.client, x.view = nil, nil, nil
+	s.exchanges.Put(x)
+	if !keep && cl.wrote {
+		panic(http.ErrAbortHandler) // RST_STREAM: the answer must not look whole
+	}
+}
+
+// h2client answers one HTTP/2 stream.
+type h2client struct {
+	s     *Server
+	w     http.ResponseWriter
+	r     *http.Request
+	ctl   *http.ResponseController
+	wrote bool
+}
+
+func (cl *h2client) began() bool { return cl.wrote }
+
+func (cl *h2client) interim(status int, fields []http1.Field) error {
+	if status == http.StatusContinue {
+		return nil // the server sends it when the body is read
+	}
+	h := cl.w.Header()
+	copyFields(h, fields)
+	cl.w.WriteHeader(status)
+	clear(h)
+	return nil
+}
+
+// copyFields sets fields in h. Names are canonicalised by the server; values
+// were checked by the codec that read them.
+func copyFields(h http.Header, fields []http1.Field) {
+	for _, f := range fields {
+		h.Add(string(f.Name), string(f.Value))
+	}
+}
+
+func (cl *h2client) relay(x *exchange, resp *upstream.Response) *refusal {
+	h := cl.w.Header()
+	copyFields(h, resp.Fields)
+	for _, name := range [...]string{"Date", "Content-Type"} {
+		if _, ok := h[name]; !ok {
+			h[name] = nil // what the origin did not send is not made up
+		}
+	}
+	none := bodiless(x.req.Method, resp.Status)
+	if resp.Length >= 0 && resp.Status != 204 && resp.Status >= 200 {
+		h.Set("Content-Length", strconv.FormatInt(resp.Length, 10))
+	}
+	if none {
+		if why := x.complete(resp); why != nil {
+			return why
+		}
+		cl.wrote = true
+		cl.w.WriteHeader(resp.Status)
+		return nil
+	}
+	return cl.relayBody(x, resp)
+}
+
+func (cl *h2client) relayBody(x *exchange, resp *upstream.Response) *refusal {
+	left := resp.Length
+	if left != 0 {
+		cl.wrote = true
+		cl.w.WriteHeader(resp.Status)
+	}
+	var last []byte
+	for {
+		if left != 0 && !resp.Buffered() {
+			if err := cl.ctl.Flush(); err != nil {
+				return clientGone(err)
+			}
+		}
+		piece, err := resp.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return refusalOf(err, x.req.Scheme)
+		}
+		x.respHash.Write(piece)
+		if left > 0 {
+			if left -= int64(len(piece)); left == 0 {
+				last = append(last, piece...)
+				continue
+			}
+		}
+		if _, err := cl.w.Write(piece); err != nil {
+			return clientGone(err)
+		}
+	}
+	if why := x.complete(resp); why != nil {
+		return why
+	}
+	if !cl.wrote {
+		cl.wrote = true
+		cl.w.WriteHeader(resp.Status)
+	}
+	for _, f := range resp.Trailers() {
+		cl.w.Header().Add(http.TrailerPrefix+string(f.Name), string(f.Value))
+	}
+	// The record of the end is written; a client that is gone changes nothing.
+	_, _ = cl.w.Write(last)
+	return nil
+}
+
+func (cl *h2client) refuse(x *exchange, why *refusal) {
+	a := x.refusalAnswer(why)
+	h := cl.w.Header()
+	clear(h)
+	copyFields(h, a.fields)
+	if !a.trailer {
+		h.Set("Content-Length", strconv.Itoa(len(a.body)))
+	}
+	h["Date"] = nil
+	cl.w.WriteHeader(a.status)
+	if cl.r.Method != http.MethodHead {
+		_, _ = cl.w.Write(a.body)
+	}
+}
+
+func (cl *h2client) upgrade(*exchange, *upstream.Response) *refusal {
+	return &refusal{status: 502, reason: "bad_response", detail: "the origin switched protocols on an HTTP/2 request", failed: true}
+}

@@ -1,0 +1,320 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/canon"
+	"github.com/arpitcoder/aegrail-engine/internal/http1"
+	"github.com/arpitcoder/aegrail-engine/internal/intake"
+	"github.com/arpitcoder/aegrail-engine/internal/policy"
+	"github.com/arpitcoder/aegrail-engine/internal/upstream"
+)
+
+// refusal is why a request is not answered by its origin.
+type refusal struct {
+	status     int
+	reason     string // one of our own words
+	rule       string
+	detail     string // for the agent and the log; never another agent's rules
+	policy     bool   // a plain policy verdict, which keeps the connection where that is safe
+	failed     bool   // allowed, and then something broke: egress_error and not egress_denied
+	close      bool   // the connection cannot carry another request
+	retryAfter time.Duration
+}
+
+func (r *refusal) Error() string {
+	if r.detail == "" {
+		return r.reason
+	}
+	return r.reason + ": " + r.detail
+}
+
+// refusalOf gives the error of a stage its answer. What it does not know is
+// an internal failure: 500, closed, recorded.
+func refusalOf(err error, _ canon.Scheme) *refusal {
+	var why *refusal
+	var ambiguous *canon.Error
+	var framing *http1.Error
+	var in *intake.Error
+	var up *upstream.Error
+	switch {
+	case errors.As(err, &why):
+		return why
+	case errors.As(err, &ambiguous):
+		return &refusal{status: ambiguous.Status, reason: ambiguous.Reason, detail: ambiguous.Detail, close: true}
+	case errors.As(err, &framing):
+		return &refusal{status: framing.Status, reason: framing.Reason, detail: framing.Detail, close: true}
+	case errors.As(err, &in):
+		return &refusal{status: in.Status, reason: in.Reason, detail: in.Detail, close: true}
+	case errors.As(err, &up):
+		return &refusal{status: up.Status, reason: up.Reason, detail: up.Detail, failed: up.Status != 403}
+	default:
+		return &refusal{status: 500, reason: "internal", detail: err.Error(), failed: true, close: true}
+	}
+}
+
+func asRefusal(err error, s canon.Scheme) *refusal {
+	if err == nil {
+		return nil
+	}
+	return refusalOf(err, s)
+}
+
+// refusalOfRead is refusalOf for an error that came from reading a head, where
+// an I/O error is the client's.
+func refusalOfRead(err error, s canon.Scheme) *refusal {
+	var framing *http1.Error
+	if errors.As(err, &framing) {
+		return refusalOf(err, s)
+	}
+	if isTimeout(err) {
+		return &refusal{status: 408, reason: "head_timeout", detail: "the request's head came too slowly", close: true}
+	}
+	return &refusal{status: 400, reason: "client_aborted", detail: err.Error(), close: true}
+}
+
+// statusOf is the HTTP status of a policy verdict. Ambiguity is the request's
+// fault, everything else the policy's will.
+func statusOf(r policy.Reason) int {
+	switch r {
+	case policy.BodyTooLarge:
+		return 413
+	case policy.BadBody, policy.AmbiguousPath:
+		return 400
+	default:
+		return 403
+	}
+}
+
+// answer is a refusal in the client's terms: a status, fields and a body.
+type answer struct {
+	status  int
+	fields  []http1.Field
+	body    []byte
+	trailer bool // gRPC: the fields are a trailers-only response
+}
+
+// problem is RFC 9457, with what an agent's developer needs to go on.
+type problem struct {
+	Type     string `json:"type"`
+	Title    string `json:"title"`
+	Status   int    `json:"status"`
+	Detail   string `json:"detail,omitempty"`
+	Reason   string `json:"reason"`
+	Request  string `json:"request_id,omitempty"`
+	Revision string `json:"policy_revision,omitempty"`
+	Ask      string `json:"ask,omitempty"`
+}
+
+// askFor says how to get what was refused. The words name the record, so that
+// whoever is asked can find it.
+const askFor = "ask the owner of the agent's egress policy to allow it, and name the request_id"
+
+func (x *exchange) problem(why *refusal) problem {
+	p := problem{
+		Type: "about:blank", Title: "refused by the egress policy", Status: why.status, Detail: why.detail,
+		Reason: why.reason, Request: requestID(x.req.ID()), Revision: x.c.policy().Revision(), Ask: askFor,
+	}
+	if why.failed {
+		p.Title, p.Ask = "allowed by the egress policy, and failed", ""
+	}
+	return p
+}
+
+// refusalAnswer puts why in the terms of the protocol that the request speaks:
+// gRPC, JSON-RPC, or HTTP.
+func (x *exchange) refusalAnswer(why *refusal) answer {
+	p := x.problem(why)
+	a := answer{status: why.status}
+	a.add("X-Aegrail-Decision", decisionWord(why))
+	a.add("X-Aegrail-Reason", why.reason)
+	if p.Request != "" {
+		a.add("X-Aegrail-Request-Id", p.Request)
+	}
+	if why.retryAfter > 0 {
+		a.add("Retry-After", strconv.Itoa(int((why.retryAfter+time.Second-1)/time.Second)))
+	}
+	switch {
+	case x.req.GRPC && x.req.HTTP2:
+		a.status, a.trailer = 200, true
+		a.add("Content-Type", "application/grpc")
+		a.add("Grpc-Status", strconv.Itoa(grpcStatus(why.status)))
+		a.add("Grpc-Message", grpcMessage("aegrail: "+why.Error()))
+	case x.isJSONRPC():
+		a.status = 403
+		a.add("Content-Type", "application/json")
+		a.body = x.jsonRPC(p)
+	default:
+		a.add("Content-Type", "application/problem+json")
+		a.body = mustJSON(p)
+	}
+	return a
+}
+
+func (a *answer) add(name, value string) {
+	a.fields = append(a.fields, http1.Field{Name: []byte(name), Value: []byte(value)})
+}
+
+func decisionWord(why *refusal) string {
+	if why.failed {
+		return "error"
+	}
+	return "denied"
+}
+
+func requestID(id uint64) string {
+	if id == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%016x", id)
+}
+
+// grpcStatus maps an HTTP status to a gRPC code
+// (grpc.io/docs/guides/status-codes).
+func grpcStatus(status int) int {
+	switch status {
+	case 408, 504:
+		return 4 // DEADLINE_EXCEEDED
+	case 413, 429:
+		return 8 // RESOURCE_EXHAUSTED
+	case 400, 417, 431:
+		return 3 // INVALID_ARGUMENT
+	case 502, 503:
+		return 14 // UNAVAILABLE
+	case 500:
+		return 13 // INTERNAL
+	default:
+		return 7 // PERMISSION_DENIED
+	}
+}
+
+// grpcMessage percent-encodes what is not printable ASCII (gRPC over HTTP/2,
+// Responses, Percent-Encoded).
+func grpcMessage(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		if c := s[i]; c >= ' ' && c <= '~' && c != '%' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// isJSONRPC reports a request whose sender reads JSON-RPC errors: by its media
+// type, by MCP's header fields, or by the body where a rule has read it.
+func (x *exchange) isJSONRPC() bool {
+	for _, f := range x.req.Fields {
+		switch {
+		case http1.EqualFold(f.Name, "mcp-session-id"), http1.EqualFold(f.Name, "mcp-protocol-version"):
+			return true
+		case http1.EqualFold(f.Name, "content-type"):
+			media, _, _ := bytes.Cut(f.Value, []byte(";"))
+			media = bytes.TrimSpace(media)
+			if http1.EqualFold(media, "application/json-rpc") || http1.EqualFold(media, "application/jsonrequest") {
+				return true
+			}
+		}
+	}
+	_, ok := x.jsonRPCID()
+	return ok
+}
+
+// jsonRPCID is the id of a judged JSON-RPC 2.0 request, as it was written.
+func (x *exchange) jsonRPCID() (json.RawMessage, bool) {
+	if len(x.judged) == 0 {
+		return nil, false
+	}
+	var call struct {
+		Version string          `json:"jsonrpc"`
+		ID      json.RawMessage `json:"id"`
+	}
+	if json.Unmarshal(x.judged, &call) != nil || call.Version != "2.0" {
+		return nil, false
+	}
+	switch {
+	case len(call.ID) == 0, call.ID[0] == '{', call.ID[0] == '[', call.ID[0] == 't', call.ID[0] == 'f':
+		return json.RawMessage("null"), true
+	default:
+		return call.ID, true
+	}
+}
+
+// jsonRPCServerError is the first of the codes that JSON-RPC 2.0 section 5.1
+// leaves to servers.
+const jsonRPCServerError = -32000
+
+func (x *exchange) jsonRPC(p problem) []byte {
+	id, ok := x.jsonRPCID()
+	if !ok {
+		id = json.RawMessage("null")
+	}
+	type rpcError struct {
+		Code    int     `json:"code"`
+		Message string  `json:"message"`
+		Data    problem `json:"data"`
+	}
+	return mustJSON(struct {
+		Version string          `json:"jsonrpc"`
+		ID      json.RawMessage `json:"id"`
+		Error   rpcError        `json:"error"`
+	}{"2.0", id, rpcError{jsonRPCServerError, p.Title + ": " + p.Reason, p}})
+}
+
+// mustJSON encodes values of our own types, which cannot fail.
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return []byte(`{"title":"refused","reason":"internal"}`)
+	}
+	return append(b, '\n')
+}
+
+// refuseConnect records and answers a CONNECT that gets no tunnel. The reason
+// is in the status line, since that is what clients print.
+func (c *conn) refuseConnect(why *refusal) {
+	why = c.recordRefusal(why)
+	x := c.exchange()
+	x.reset(c, nil)
+	x.req = canon.Request{}
+	a := x.refusalAnswer(why)
+	out := append([]byte("HTTP/1.1 "), strconv.Itoa(a.status)...)
+	out = append(append(out, " aegrail: "...), why.reason...)
+	out = appendRaw(append(out, "\r\n"...), a.fields)
+	out = http1.AppendContentLength(out, int64(len(a.body)))
+	out = append(append(out, "Connection: close\r\n\r\n"...), a.body...)
+	_ = c.tcp.SetWriteDeadline(c.s.now().Add(c.s.limits.WriteStall))
+	if _, err := c.tcp.Write(out); err == nil {
+		c.lingers(c.tcp)
+	}
+}
+
+// lingerWait and lingerBytes bound what is read of a client that is still
+// sending when it is refused. Closing at once would send a reset, and a reset
+// can overtake the answer (RFC 9112 section 9.6).
+const (
+	lingerWait  = time.Second
+	lingerBytes = 256 << 10
+)
+
+func (c *conn) lingers(w writer) {
+	if tc, ok := w.(*tls.Conn); ok {
+		_ = tc.CloseWrite()
+	}
+	tcp, ok := c.tcp.(*net.TCPConn)
+	if !ok || tcp.CloseWrite() != nil {
+		return
+	}
+	_ = tcp.SetReadDeadline(c.s.now().Add(lingerWait))
+	_, _ = io.CopyN(io.Discard, tcp, lingerBytes)
+}

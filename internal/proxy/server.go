@@ -1,0 +1,261 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/canon"
+)
+
+// Server carries agents' connections. It is safe for concurrent use.
+type Server struct {
+	cfg    Config
+	limits Limits
+	now    func() time.Time
+	tls    *tls.Config // shared, so that tickets resume on any connection
+	h2     *http.Server
+	h2conn *handover
+	ids    atomic.Uint64
+
+	draining atomic.Bool // Shutdown has begun: connections end after their exchange
+
+	mu       sync.Mutex
+	conns    map[*conn]struct{}
+	byClient map[netip.Addr]int
+	wg       sync.WaitGroup
+
+	exchanges sync.Pool // of *exchange, for HTTP/2 streams
+}
+
+// New returns a Server, or an error for a Config that could not keep the
+// promises: every dependency is needed, since each missing one would be a way
+// past the policy or the log.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg:      cfg,
+		limits:   cfg.Limits.withDefaults(),
+		now:      cfg.Now,
+		conns:    make(map[*conn]struct{}),
+		byClient: make(map[netip.Addr]int),
+		h2conn:   newHandover(),
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	s.exchanges.New = func() any { return newExchange(s) }
+	s.tls = s.tlsConfig()
+	s.h2 = s.http2Server()
+	if err := canon.ExposeScheme(s.h2); err != nil {
+		return nil, fmt.Errorf("preparing the HTTP/2 server: %w", err)
+	}
+	s.wg.Go(func() {
+		// Serve returns when the hand-over is closed; it owns no listener of the system.
+		_ = s.h2.Serve(s.h2conn)
+	})
+	return s, nil
+}
+
+// Serve takes forward-proxy connections from ln until ctx is done or ln fails:
+// CONNECT, and absolute-form requests for http URLs. It closes ln.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	return s.accept(ctx, ln, (*conn).serveForward)
+}
+
+// ServeTransparent takes connections that the kernel redirected (Linux). It
+// closes ln.
+func (s *Server) ServeTransparent(ctx context.Context, ln net.Listener) error {
+	return s.accept(ctx, ln, (*conn).serveTransparent)
+}
+
+func (s *Server) accept(ctx context.Context, ln net.Listener, serve func(*conn)) error {
+	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
+	defer stop()
+	defer ln.Close()
+	var wait time.Duration
+	for {
+		nc, err := ln.Accept()
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			if temporary(err) {
+				// Out of descriptors or a client that left in the queue: the
+				// listener is sound, and giving up would be a denial for all.
+				wait = min(max(2*wait, 5*time.Millisecond), time.Second)
+				s.cfg.Logger.Warn("accepting a connection", "error", err, "retry_in", wait)
+				select {
+				case <-time.After(wait):
+					continue
+				case <-ctx.Done():
+					return nil
+				}
+			}
+			return fmt.Errorf("accepting connections on %s: %w", ln.Addr(), err)
+		}
+		wait = 0
+		c := newConn(s, nc)
+		if !s.enter(c) {
+			c.overLimit()
+			_ = nc.Close()
+			continue
+		}
+		go func() {
+			defer s.leave(c)
+			defer s.recovered(c)
+			serve(c)
+		}()
+	}
+}
+
+// temporary reports an Accept error that says nothing about the listener.
+func temporary(err error) bool {
+	var ne net.Error
+	//lint:ignore SA1019 Accept's EMFILE and ECONNABORTED have no other name in package net.
+	return errors.As(err, &ne) && ne.Temporary() //nolint:staticcheck // see above
+}
+
+// recovered turns a panic of one connection into its end. The request under
+// way has its decision record and no completion, which audit verify reports.
+func (s *Server) recovered(c *conn) {
+	if v := recover(); v != nil {
+		s.cfg.Logger.Error("a connection was closed by a panic; this is a defect", "client", c.flow.Client, "panic", v)
+		_ = c.tcp.Close()
+	}
+}
+
+func (s *Server) enter(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	client := c.flow.Client.Addr()
+	if s.draining.Load() || len(s.conns) >= s.limits.Connections || s.byClient[client] >= s.limits.ConnectionsPerClient {
+		return false
+	}
+	s.conns[c] = struct{}{}
+	s.byClient[client]++
+	s.wg.Add(1)
+	return true
+}
+
+// leave forgets c, unless HTTP/2 has taken it over: then the end of that
+// connection does.
+func (s *Server) leave(c *conn) {
+	if c.handedOver {
+		return
+	}
+	_ = c.tcp.Close()
+	s.forget(c)
+}
+
+func (s *Server) forget(c *conn) {
+	s.mu.Lock()
+	client := c.flow.Client.Addr()
+	delete(s.conns, c)
+	if s.byClient[client]--; s.byClient[client] <= 0 {
+		delete(s.byClient, client)
+	}
+	s.mu.Unlock()
+	if c.open != nil {
+		c.open.Dec()
+	}
+	s.wg.Done()
+}
+
+// PolicyChanged re-judges what is under way by the set now in force: streams
+// and tunnels whose rule is gone are cut, and every pooled upstream connection
+// is retired, so that none is used that the new rules would not have dialled.
+func (s *Server) PolicyChanged() {
+	for _, c := range s.snapshot() {
+		c.rejudge()
+	}
+	s.cfg.Upstream.Retire(func(string, string, uint16, string) bool { return false })
+}
+
+func (s *Server) snapshot() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		all = append(all, c)
+	}
+	return all
+}
+
+// Shutdown lets exchanges under way finish until ctx is done, then closes what
+// is left. Idle connections are closed at once. The listeners must have been
+// stopped before; the log is the caller's to close afterwards.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining.Store(true)
+	s.mu.Unlock()
+	for _, c := range s.snapshot() {
+		c.closeIfIdle()
+	}
+	h2err := s.h2.Shutdown(ctx)
+	s.h2conn.Close()
+	done := make(chan struct{})
+	go func() { s.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	_ = s.h2.Close()
+	for _, c := range s.snapshot() {
+		c.abort()
+	}
+	<-done
+	return errors.Join(ctx.Err(), h2err)
+}
+
+// handover is the listener through which connections that chose HTTP/2 reach
+// the standard library's server.
+type handover struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newHandover() *handover {
+	return &handover{conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (h *handover) give(c net.Conn) bool {
+	select {
+	case h.conns <- c:
+		return true
+	case <-h.done:
+		return false
+	}
+}
+
+func (h *handover) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (h *handover) Close() error {
+	h.once.Do(func() { close(h.done) })
+	return nil
+}
+
+func (h *handover) Addr() net.Addr { return handoverAddr{} }
+
+type handoverAddr struct{}
+
+func (handoverAddr) Network() string { return "handover" }
+func (handoverAddr) String() string  { return "terminated TLS" }

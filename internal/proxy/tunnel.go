@@ -1,0 +1,195 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/audit"
+	"github.com/arpitcoder/aegrail-engine/internal/canon"
+	"github.com/arpitcoder/aegrail-engine/internal/intake"
+	"github.com/arpitcoder/aegrail-engine/internal/metrics"
+)
+
+// passthrough carries a CONNECT to a host whose rule says tls: passthrough, for
+// clients that pin their certificates. The ClientHello is read, its name must
+// be the target's, and then the bytes are spliced by the kernel, unread.
+func (c *conn) passthrough() {
+	c.flow.TLS = true
+	_ = c.tcp.SetReadDeadline(c.s.now().Add(c.s.limits.Handshake))
+	c.wire.sniff = false
+	hello, err := intake.PeekHello(&c.wire)
+	if err != nil {
+		if errors.Is(err, intake.ErrNotTLS) {
+			err = errNotTLS
+		}
+		c.refuseQuietly(c.handshakeRefusal(err))
+		return
+	}
+	if why := c.agree(hello); why != nil {
+		c.refuseHello(why)
+		return
+	}
+	c.wire.early = append(hello.Raw, c.wire.early...)
+	c.spliceTunnel(hello)
+}
+
+// spliceTunnel judges, records, dials and splices.
+func (c *conn) spliceTunnel(hello *intake.Hello) {
+	if hello.ECH {
+		// Whose name the origin will see cannot be known (A14).
+		c.refuseHello(&refusal{status: 403, reason: "ech_in_passthrough", detail: "a passthrough ClientHello must not hide its name"})
+		return
+	}
+	x := c.exchange()
+	t := &tunnel{c: c, early: c.wire.early}
+	c.wire.early = nil
+	x.reset(c, nil)
+	x.body.reset(c.s, x.reqHash)
+	x.req.FromTunnel(c.s.ids.Add(1), c.authority)
+	c.scheme = canon.Tunnel
+	_ = c.tcp.SetDeadline(noDeadline)
+	open := c.s.cfg.Metrics.Stream(metrics.Passthrough)
+	open.Inc()
+	defer open.Dec()
+	x.serveTunnel(t)
+}
+
+// tunnel is a spliced connection.
+type tunnel struct {
+	c     *conn
+	early []byte
+	moved [2]atomic.Int64 // bytes to the origin, bytes to the client
+}
+
+// serveTunnel is exchange.serve for bytes that nobody reads: the same order of
+// decision, record, dial, and record of the end.
+func (x *exchange) serveTunnel(t *tunnel) {
+	why := x.judge()
+	if why == nil {
+		x.c.begin(x)
+		why = x.forwardTunnel(t)
+		x.c.end(x)
+	}
+	if !x.recorded {
+		x.recordDenial(why)
+		_, _ = x.c.tcp.Write(unrecognizedName[:])
+		return
+	}
+	if x.cut.Load() {
+		why = policyChanged()
+	}
+	x.recordTunnelEnd(t, why)
+}
+
+func (x *exchange) forwardTunnel(t *tunnel) *refusal {
+	permit := x.decision.Permit(&x.req)
+	receipt, err := x.recordDecision(1)
+	if err != nil {
+		return unavailable(err)
+	}
+	nc, err := x.s.cfg.Upstream.Dial(context.Background(), permit, receipt, &x.req)
+	if err != nil {
+		return refusalOf(err, canon.Tunnel)
+	}
+	defer nc.Close()
+	x.rec.Upstream = addrPortOf(nc)
+	if !x.c.hold(x, closer{nc}) {
+		return policyChanged()
+	}
+	return t.splice(nc, x.s.limits.TunnelIdle)
+}
+
+// recordTunnelEnd writes what a tunnel came to. There is nobody left to answer:
+// where the log cannot take it, the log's latched failure refuses what comes next.
+func (x *exchange) recordTunnelEnd(t *tunnel, why *refusal) {
+	rec := &x.rec
+	rec.Phase, rec.Event = audit.PhaseComplete, audit.EgressAllowed
+	rec.RequestBytes, rec.ResponseBytes = t.moved[0].Load(), t.moved[1].Load()
+	rec.Duration = x.s.now().Sub(x.start)
+	if why != nil {
+		setRefusal(rec, why)
+	}
+	if err := x.s.cfg.Log.Complete(rec); err != nil {
+		x.s.cfg.Logger.Error("the end of a tunnel could not be recorded", "error", err)
+	}
+	x.completed = true
+	x.s.cfg.Metrics.Observe(rec)
+}
+
+// splice copies both ways until both ends have closed or nothing has moved for
+// idle. Between two TCP connections io.Copy is splice(2). Resets and closes are
+// how tunnels end, and no refusal.
+func (t *tunnel) splice(nc net.Conn, idle time.Duration) *refusal {
+	done := make(chan error, 2)
+	go func() {
+		n, err := nc.Write(t.early)
+		t.moved[0].Add(int64(n))
+		if err == nil {
+			err = copyHalf(nc, t.c.tcp, &t.moved[0])
+		}
+		done <- err
+	}()
+	go func() { done <- copyHalf(t.c.tcp, nc, &t.moved[1]) }()
+	stop := func() {
+		_ = nc.Close()
+		_ = t.c.tcp.Close()
+	}
+	watch := time.NewTicker(idle)
+	defer watch.Stop()
+	last := int64(-1)
+	var why *refusal
+	for ended := 0; ended < 2; {
+		select {
+		case err := <-done:
+			ended++
+			if err != nil {
+				stop()
+			}
+		case <-watch.C:
+			now := t.moved[0].Load() + t.moved[1].Load()
+			if now == last {
+				why = &refusal{status: 504, reason: "tunnel_idle", failed: true}
+				stop()
+			}
+			last = now
+		}
+	}
+	return why
+}
+
+// spliceStep is how much is copied between two looks at the counter.
+const spliceStep = 1 << 20
+
+// copyHalf copies one direction and passes its end on as a half-close.
+func copyHalf(dst, src net.Conn, moved *atomic.Int64) error {
+	for {
+		n, err := io.CopyN(dst, src, spliceStep)
+		moved.Add(n)
+		if err == io.EOF {
+			if tcp, ok := dst.(*net.TCPConn); ok {
+				return tcp.CloseWrite()
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func addrPortOf(nc net.Conn) netip.AddrPort {
+	if tcp, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		return tcp.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
+// closer aborts a connection by closing it.
+type closer struct{ net.Conn }
+
+func (c closer) Abort() { _ = c.Close() }

@@ -1,0 +1,88 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"sync"
+)
+
+// recordHandshake is the ContentType that every TLS connection begins with
+// (RFC 8446 section 5.1).
+const recordHandshake = 22
+
+// errNotTLS is a tunnel whose first byte does not begin a TLS handshake.
+var errNotTLS = errors.New("the tunnel does not begin with a TLS handshake")
+
+// wire is a client's TCP connection as the TLS layer sees it: bytes that were
+// read ahead come first, the first byte is checked before crypto/tls may answer
+// it, and several records can leave in one write.
+type wire struct {
+	net.Conn
+	owner *conn
+	early []byte
+	sniff bool // the next Read is the first of what should be a handshake
+
+	mu   sync.Mutex // orders a held write with a KeyUpdate answered by Read
+	held []byte
+	hold bool
+}
+
+func (w *wire) Read(p []byte) (int, error) {
+	if len(w.early) > 0 {
+		if w.sniff && w.early[0] != recordHandshake {
+			return 0, errNotTLS
+		}
+		w.sniff = false
+		n := copy(p, w.early)
+		if w.early = w.early[n:]; len(w.early) == 0 {
+			w.early = nil
+		}
+		return n, nil
+	}
+	n, err := w.Conn.Read(p)
+	if w.sniff && n > 0 {
+		if p[0] != recordHandshake {
+			w.early = append([]byte(nil), p[:n]...)
+			return 0, errNotTLS
+		}
+		w.sniff = false
+	}
+	return n, err
+}
+
+func (w *wire) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.hold {
+		w.held = append(w.held, p...)
+		return len(p), nil
+	}
+	return w.Conn.Write(p)
+}
+
+// cork keeps what is written until uncork. A 64 KiB piece of a body is four or
+// five TLS records; corked, they are one system call.
+func (w *wire) cork() {
+	w.mu.Lock()
+	w.hold = true
+	w.mu.Unlock()
+}
+
+func (w *wire) uncork() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hold = false
+	if len(w.held) == 0 {
+		return nil
+	}
+	_, err := w.Conn.Write(w.held)
+	w.held = w.held[:0]
+	return err
+}
+
+// slim gives back the memory of a corked write when the connection goes idle.
+func (w *wire) slim() {
+	w.mu.Lock()
+	w.held = nil
+	w.mu.Unlock()
+}

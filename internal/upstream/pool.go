@@ -1,0 +1,297 @@
+package upstream
+
+import (
+	"sync"
+	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/canon"
+)
+
+// poolKey is what a connection was opened for. It is never used for anything
+// else: one principal's connection is not another's, and one dialled under a
+// rule's addresses, roots and pins is not one without them (row D8). The
+// protocol is kept beside it, in host.
+type poolKey struct {
+	principal string
+	scheme    canon.Scheme
+	host      string
+	port      uint16
+	egress    string
+}
+
+type protocol uint8
+
+const (
+	unknownProtocol protocol = iota
+	http11
+	http2
+)
+
+// host is what the pool knows of one key. Guarded by pool.mu.
+type host struct {
+	key    poolKey
+	idle   []*conn   // HTTP/1.1, the one used last at the end
+	h2     []*h2conn // shared by streams
+	proto  protocol  // what ALPN yielded last
+	flight *flight   // a dial that others wait for
+	dials  int       // under way
+	used   time.Time // taken last
+	// retired: a reload took the permission away. What is in use ends with its
+	// exchange.
+	retired bool
+}
+
+// flight is one dial where the protocol, and so whether more than one
+// connection is needed, is not known yet.
+type flight struct {
+	done chan struct{}
+	err  error // set before done is closed; nil also if the caller gave up: then try again
+}
+
+// pool holds connections. One timer looks after all of them.
+type pool struct {
+	maxPerHost, maxIdle int
+	idleTimeout         time.Duration
+
+	mu     sync.Mutex
+	hosts  map[poolKey]*host
+	live   map[*conn]struct{}   // every HTTP/1.1 connection, idle or not
+	live2  map[*h2conn]struct{} // every HTTP/2 connection
+	idle   int
+	timer  *time.Timer // nil while there is nothing to look after
+	closed bool
+}
+
+func newPool(maxPerHost, maxIdle int, idleTimeout time.Duration) *pool {
+	return &pool{
+		maxPerHost: maxPerHost, maxIdle: maxIdle, idleTimeout: idleTimeout,
+		hosts: map[poolKey]*host{}, live: map[*conn]struct{}{}, live2: map[*h2conn]struct{}{},
+	}
+}
+
+// taken is what take found: exactly one of a connection to try, a dial to wait
+// for, or neither: then the caller dials for host and reports to opened.
+type taken struct {
+	h1     *conn
+	h2     *h2conn
+	wait   *flight
+	host   *host
+	flight *flight // the caller's dial is one that others wait for
+}
+
+// take finds a connection. An HTTP/2 one is preferred; of HTTP/1.1 the one used
+// last, as its peer is the least likely to have closed it.
+func (p *pool) take(key poolKey, h1only bool) (taken, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return taken{}, fail(ReasonClosed, 503, "the engine is shutting down", nil)
+	}
+	h := p.hosts[key]
+	if h == nil {
+		h = &host{key: key}
+		p.hosts[key] = h
+	}
+	now := time.Now()
+	h.used = now
+	if !h1only {
+		for _, c := range h.h2 {
+			if c.cc.Available() > 0 {
+				return taken{h2: c}, nil
+			}
+		}
+	}
+	if n := len(h.idle); n > 0 && now.Sub(h.idle[n-1].since) < p.idleTimeout {
+		c := h.idle[n-1]
+		h.idle[n-1] = nil
+		h.idle = h.idle[:n-1]
+		p.idle--
+		return taken{h1: c}, nil
+	}
+	if h1only || h.proto == http11 {
+		h.dials++
+		return taken{host: h}, nil
+	}
+	if h.flight != nil {
+		return taken{wait: h.flight}, nil
+	}
+	h.flight = &flight{done: make(chan struct{})}
+	h.dials++
+	return taken{host: h, flight: h.flight}, nil
+}
+
+// opened reports what became of a dial. gaveUp: the caller's own context
+// ended, which says nothing about the host.
+func (p *pool) opened(h *host, f *flight, h1 *conn, h2 *h2conn, err error, gaveUp bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h.dials--
+	h.used = time.Now()
+	switch {
+	case h1 != nil:
+		h1.host = h
+		p.live[h1] = struct{}{}
+		if p.closed {
+			h1.cut()
+		}
+		if f != nil {
+			h.proto = http11
+		}
+	case h2 != nil:
+		h2.host = h
+		h.proto = http2
+		p.live2[h2] = struct{}{}
+		if h.retired || p.closed {
+			h2.retired.Store(true)
+		} else {
+			h.h2 = append(h.h2, h2)
+		}
+	}
+	if f != nil {
+		if err != nil && !gaveUp {
+			f.err = err
+		}
+		h.flight = nil
+		close(f.done)
+	}
+	p.watch()
+}
+
+// put takes c back after an exchange that ended exactly. It reports false if c
+// is not wanted; the caller then closes it.
+func (p *pool) put(c *conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := c.host
+	if p.closed || h.retired || len(h.idle) >= p.maxPerHost || p.idle >= p.maxIdle {
+		return false
+	}
+	c.since = time.Now()
+	h.used = c.since
+	switch now := p.hosts[h.key]; {
+	case now == nil: // the sweep forgot it meanwhile
+		p.hosts[h.key] = h
+	case now != h:
+		h, c.host = now, now
+	}
+	h.idle = append(h.idle, c)
+	p.idle++
+	p.watch()
+	return true
+}
+
+// forget is called by a connection that closes.
+func (p *pool) forget(c *conn) {
+	p.mu.Lock()
+	delete(p.live, c)
+	p.mu.Unlock()
+}
+
+// drop takes an HTTP/2 connection that is of no more use out of the pool.
+func (p *pool) drop(c *h2conn) {
+	if c.cc.Err() == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.live2, c)
+	if c.host == nil { // not reported to opened yet
+		return
+	}
+	for i, o := range c.host.h2 {
+		if o == c {
+			c.host.h2 = append(c.host.h2[:i], c.host.h2[i+1:]...)
+			return
+		}
+	}
+}
+
+// watch arms the janitor if it is not. Called with mu held.
+func (p *pool) watch() {
+	if p.timer == nil && !p.closed {
+		p.timer = time.AfterFunc(p.idleTimeout/2, p.sweep)
+	}
+}
+
+// sweep closes what has been idle for too long and forgets hosts that nothing
+// is left of, so that neither sockets nor memory outlive the traffic.
+func (p *pool) sweep() {
+	p.mu.Lock()
+	now := time.Now()
+	var old []*conn
+	for key, h := range p.hosts {
+		n := 0
+		for n < len(h.idle) && now.Sub(h.idle[n].since) >= p.idleTimeout {
+			n++
+		}
+		old = append(old, h.idle[:n]...)
+		h.idle = append(h.idle[:0], h.idle[n:]...)
+		p.idle -= n
+		if len(h.idle)+len(h.h2)+h.dials == 0 && now.Sub(h.used) >= p.idleTimeout {
+			delete(p.hosts, key)
+		}
+	}
+	p.timer = nil
+	if len(p.hosts) > 0 {
+		p.watch()
+	}
+	p.mu.Unlock()
+	for _, c := range old {
+		c.close()
+	}
+}
+
+// retire closes what keep does not want: idle connections now, those in use
+// when they are done.
+func (p *pool) retire(keep func(principal, host string, port uint16, egressKey string) bool) {
+	p.mu.Lock()
+	var idle []*conn
+	var shared []*h2conn
+	for key, h := range p.hosts {
+		if keep(key.principal, key.host, key.port, key.egress) {
+			continue
+		}
+		h.retired = true
+		delete(p.hosts, key)
+		p.idle -= len(h.idle)
+		idle = append(idle, h.idle...)
+		shared = append(shared, h.h2...)
+		h.idle, h.h2 = nil, nil
+	}
+	// A host that the sweep forgot may still have connections in use.
+	for c := range p.live {
+		if k := c.host.key; !c.host.retired && !keep(k.principal, k.host, k.port, k.egress) {
+			c.host.retired = true
+		}
+	}
+	p.mu.Unlock()
+	for _, c := range idle {
+		c.close()
+	}
+	for _, c := range shared {
+		c.retire()
+	}
+}
+
+// close closes every connection, idle or not.
+func (p *pool) close() {
+	p.mu.Lock()
+	p.closed = true
+	if p.timer != nil {
+		p.timer.Stop()
+		p.timer = nil
+	}
+	for _, h := range p.hosts {
+		h.idle, h.h2 = nil, nil
+	}
+	p.hosts, p.idle = map[poolKey]*host{}, 0
+	live, live2 := p.live, p.live2
+	p.live, p.live2 = map[*conn]struct{}{}, map[*h2conn]struct{}{}
+	p.mu.Unlock()
+	for c := range live {
+		c.cut()
+	}
+	for c := range live2 {
+		_ = c.cc.Close()
+	}
+}
