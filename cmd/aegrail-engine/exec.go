@@ -92,7 +92,7 @@ func execute(ctx context.Context, o *execOptions, args []string, w *world) error
 	command.Env = laptop.env
 	code, err := runChild(ctx, command, os.Stdin)
 	err = errors.Join(err, laptop.stop(w, paint))
-	seen.summary(o.auditFile)
+	seen.summary(o.auditFile, laptop.log.Stats().Dropped)
 	if err == nil && code != 0 {
 		return &exitError{code: code}
 	}
@@ -192,7 +192,7 @@ func (l *laptop) stop(w *world, paint painter) error {
 
 func (l *laptop) cleanUp() {
 	if l.dir != "" {
-		os.RemoveAll(l.dir)
+		_ = os.RemoveAll(l.dir) // what stays behind is public
 	}
 }
 

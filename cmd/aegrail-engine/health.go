@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -61,7 +62,7 @@ func (h *health) problems() []string {
 //	/healthz  200 while the process lives
 //	/readyz   200 "ready", or 503 and a line for each cause
 //	/metrics  the Prometheus text format
-func adminServer(h *health, metrics http.Handler) *http.Server {
+func adminServer(h *health, metrics http.Handler, logger *slog.Logger) *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, http.StatusOK, "ok")
@@ -81,6 +82,7 @@ func adminServer(h *health, metrics http.Handler) *http.Server {
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10, // 16 KiB: a probe has no cookies
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 }
 

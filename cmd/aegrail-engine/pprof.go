@@ -33,7 +33,7 @@ func listenProfiles(path string) (*profiles, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--pprof-socket: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	made := filepath.Join(dir, "s")
 	var lc net.ListenConfig
 	ln, err := lc.Listen(context.Background(), "unix", made)
@@ -68,5 +68,5 @@ func (p *profiles) serve() error {
 func (p *profiles) close() {
 	p.server.Close()
 	p.ln.Close()
-	os.Remove(p.path)
+	_ = os.Remove(p.path)
 }

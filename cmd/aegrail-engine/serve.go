@@ -188,7 +188,7 @@ func (d *daemon) run(ctx context.Context) error {
 	if l.transparent != nil {
 		go func() { fail("--transparent-listen", d.proxy.ServeTransparent(ctx, l.transparent)) }()
 	}
-	admin := adminServer(d.health, d.metrics.Handler())
+	admin := adminServer(d.health, d.metrics.Handler(), d.logger)
 	if l.admin != nil {
 		go func() { fail("--admin-listen", unlessClosed(admin.Serve(l.admin))) }()
 	}

@@ -83,8 +83,9 @@ func (t *tally) colour(verdict string) string {
 	}
 }
 
-// summary says what came of it all, the most frequent first.
-func (t *tally) summary(file string) {
+// summary says what came of it all, the most frequent first. missed is how many
+// batches of records were not shown, because the terminal was too slow.
+func (t *tally) summary(file string, missed int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	fmt.Fprintf(t.out, "aegrail-engine: %d allowed, %d denied", t.total["allowed"]+t.total["observed"], t.total["denied"])
@@ -95,6 +96,9 @@ func (t *tally) summary(file string) {
 		fmt.Fprintf(t.out, ", %d failed", n)
 	}
 	fmt.Fprintf(t.out, "; log in %s\n", file)
+	if missed > 0 {
+		fmt.Fprintln(t.out, "  more than could be shown: the log has all of it, and this summary has not")
+	}
 	lines := slices.SortedFunc(maps.Keys(t.seen), func(a, b seen) int {
 		return cmp.Or(-cmp.Compare(t.seen[a], t.seen[b]), strings.Compare(a.target, b.target), strings.Compare(a.method, b.method), strings.Compare(a.reason, b.reason))
 	})

@@ -111,7 +111,7 @@ func (w *watcher) run(ctx context.Context) {
 	var events <-chan fsnotify.Event
 	var errs <-chan error
 	if w.events != nil {
-		defer w.events.Close()
+		defer func() { _ = w.events.Close() }()
 		events, errs = w.events.Events, w.events.Errors
 	}
 	var due <-chan time.Time // set while a change settles

@@ -172,6 +172,7 @@ func (c *conn) nextHead(rw net.Conn) bool {
 // connect serves a CONNECT: the target is agreed on, and where no rule could
 // ever allow it the answer is 403 in words that clients print (promise 9).
 func (c *conn) connect() {
+	c.scheme = canon.NoScheme // until it is known what the tunnel carries
 	why := asRefusal(c.flow.Connect(&c.head), c.scheme)
 	if why == nil {
 		why = c.identify()
@@ -365,18 +366,31 @@ func (c *conn) rejudge() {
 	}
 }
 
-// begin makes x visible to rejudge; x.req does not change until end.
+// begin makes x visible to rejudge; x.req does not change until end, but for
+// what permit does. A policy that was swapped since x was judged is asked now,
+// since its PolicyChanged has gone by.
 func (c *conn) begin(x *exchange) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if x == c.one {
 		c.busy = true
-		return
+	} else {
+		if c.active == nil {
+			c.active = make(map[*exchange]struct{})
+		}
+		c.active[x] = struct{}{}
 	}
-	if c.active == nil {
-		c.active = make(map[*exchange]struct{})
+	x.rejudge()
+}
+
+// permit mints the permit of x, which applies the rule's header edits.
+func (c *conn) permit(x *exchange) (policy.Permit, *refusal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if x.cut.Load() {
+		return policy.Permit{}, policyChanged()
 	}
-	c.active[x] = struct{}{}
+	return x.decision.Permit(&x.req), nil
 }
 
 // hold lets a cut reach a. It is false where x was cut already.

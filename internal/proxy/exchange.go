@@ -107,6 +107,7 @@ func (x *exchange) serve(ctx context.Context, parsed *refusal) (keep bool) {
 	}
 	if x.cut.Load() {
 		why = policyChanged()
+		why.failed = x.recorded
 	}
 	switch {
 	case !x.recorded:
@@ -142,6 +143,7 @@ func (x *exchange) judge() *refusal {
 	if why := x.checkUpgrade(); why != nil {
 		return why
 	}
+	x.body.limit = d.RequestBytes
 	if len(d.Limits) > 0 {
 		if reason, after, ok := x.s.cfg.Quota.Take(x.c.principal, d.Limits); !ok {
 			return &refusal{status: 429, reason: reason, rule: d.Rule, retryAfter: after}
@@ -182,11 +184,14 @@ func (x *exchange) readJudgedBody() *refusal {
 
 // forward records the decision, sends, and relays the answer.
 func (x *exchange) forward(ctx context.Context) *refusal {
-	permit := x.decision.Permit(&x.req)
+	permit, why := x.c.permit(x)
+	if why != nil {
+		return why
+	}
 	for attempt := 1; ; attempt++ {
 		receipt, err := x.recordDecision(attempt)
 		if err != nil {
-			return &refusal{status: 503, reason: "audit_unavailable", detail: err.Error(), failed: true, close: true}
+			return unrecorded(err)
 		}
 		before := x.s.now()
 		x.send.Principal = x.c.principalID
@@ -243,7 +248,7 @@ func (x *exchange) complete(resp *upstream.Response) *refusal {
 	x.fillEnd()
 	x.rec.Event = audit.EgressAllowed
 	if err := x.s.cfg.Log.Complete(&x.rec); err != nil {
-		return &refusal{status: 503, reason: "audit_unavailable", detail: err.Error(), failed: true, close: true}
+		return unrecorded(err)
 	}
 	x.completed = true
 	x.s.cfg.Metrics.Observe(&x.rec)

@@ -7,6 +7,7 @@ import (
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
 	"github.com/arpitcoder/aegrail-engine/internal/canon"
 	"github.com/arpitcoder/aegrail-engine/internal/http1"
+	"github.com/arpitcoder/aegrail-engine/internal/intake"
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
 )
 
@@ -15,7 +16,9 @@ func (c *conn) fillConn(rec *audit.Record) {
 	rec.Agent = &c.agent
 	rec.Client = c.flow.Client
 	rec.Kind = c.flow.Kind.String()
-	rec.Scheme = c.scheme.String()
+	if rec.Scheme = c.scheme.String(); rec.Scheme == "" && c.flow.Kind == intake.Connect {
+		rec.Method = "CONNECT" // there was no request in the tunnel yet
+	}
 	rec.Host, rec.Port = c.authority.Host, c.authority.Port
 	rec.TLSVersion, rec.ALPN = c.tlsVersion, c.alpn
 	rec.Mitm = c.flow.TLS && c.tlsVersion != ""
@@ -94,7 +97,7 @@ func (x *exchange) recordFailure(why *refusal) *refusal {
 	x.refused(why)
 	x.rec.Truncated = x.rec.Truncated || x.client.began()
 	if err := x.s.cfg.Log.Complete(&x.rec); err != nil {
-		return unavailable(err)
+		return unrecorded(err)
 	}
 	x.completed = true
 	x.s.cfg.Metrics.Observe(&x.rec)
@@ -137,17 +140,18 @@ func (x *exchange) fillEnd() {
 
 // afterRefuse is the answer to why when its record had the result err.
 func afterRefuse(why *refusal, err error) *refusal {
-	switch {
-	case err == nil:
+	if err == nil {
 		return why
-	case errors.Is(err, audit.ErrBudget):
-		return &refusal{status: 429, reason: "refusal_budget", detail: "too many refused requests; this principal is refused for now", close: true}
-	default:
-		return unavailable(err)
 	}
+	return unrecorded(err)
 }
 
-func unavailable(err error) *refusal {
+// unrecorded is the answer to what the log did not take: a principal whose
+// budget of refusals is out, or a log that cannot be written.
+func unrecorded(err error) *refusal {
+	if errors.Is(err, audit.ErrBudget) {
+		return &refusal{status: 429, reason: "refusal_budget", detail: "too many refused requests; this principal is refused for now", close: true}
+	}
 	return &refusal{status: 503, reason: "audit_unavailable", detail: err.Error(), failed: true, close: true}
 }
 

@@ -87,10 +87,13 @@ func (x *exchange) serveTunnel(t *tunnel) {
 }
 
 func (x *exchange) forwardTunnel(t *tunnel) *refusal {
-	permit := x.decision.Permit(&x.req)
+	permit, why := x.c.permit(x)
+	if why != nil {
+		return why
+	}
 	receipt, err := x.recordDecision(1)
 	if err != nil {
-		return unavailable(err)
+		return unrecorded(err)
 	}
 	nc, err := x.s.cfg.Upstream.Dial(context.Background(), permit, receipt, &x.req)
 	if err != nil {

@@ -169,7 +169,7 @@ func (cl *h1client) relayFrames(x *exchange, toOrigin, toClient *half) *refusal 
 	x.fillEnd()
 	x.rec.Truncated = !first.frames.closed
 	if err := x.s.cfg.Log.Complete(&x.rec); err != nil {
-		return unavailable(err)
+		return unrecorded(err)
 	}
 	x.completed = true
 	x.s.cfg.Metrics.Observe(&x.rec)

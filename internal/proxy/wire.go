@@ -23,9 +23,11 @@ type wire struct {
 	sniff bool // the next Read is the first of what should be a handshake
 
 	mu   sync.Mutex // orders a held write with a KeyUpdate answered by Read
-	held []byte
-	hold bool
+	held *[]byte    // what is kept back; nil but between cork and uncork
 }
+
+// corks holds the buffers of corked writes: 64 KiB of a body and its records.
+var corks = sync.Pool{New: func() any { b := make([]byte, 0, 72<<10); return &b }}
 
 func (w *wire) Read(p []byte) (int, error) {
 	if len(w.early) > 0 {
@@ -53,8 +55,8 @@ func (w *wire) Read(p []byte) (int, error) {
 func (w *wire) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.hold {
-		w.held = append(w.held, p...)
+	if w.held != nil {
+		*w.held = append(*w.held, p...)
 		return len(p), nil
 	}
 	return w.Conn.Write(p)
@@ -64,25 +66,16 @@ func (w *wire) Write(p []byte) (int, error) {
 // five TLS records; corked, they are one system call.
 func (w *wire) cork() {
 	w.mu.Lock()
-	w.hold = true
-	w.mu.Unlock()
+	defer w.mu.Unlock()
+	w.held, _ = corks.Get().(*[]byte)
 }
 
 func (w *wire) uncork() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.hold = false
-	if len(w.held) == 0 {
-		return nil
-	}
-	_, err := w.Conn.Write(w.held)
-	w.held = w.held[:0]
-	return err
-}
-
-// slim gives back the memory of a corked write when the connection goes idle.
-func (w *wire) slim() {
-	w.mu.Lock()
+	held := w.held
 	w.held = nil
-	w.mu.Unlock()
+	defer func() { *held = (*held)[:0]; corks.Put(held) }()
+	_, err := w.Conn.Write(*held)
+	return err
 }

@@ -140,11 +140,18 @@ func endToEnd(dst, fields []http1.Field) []http1.Field {
 	}
 	for i := range fields {
 		f := &fields[i]
-		if http1.HopByHop(f.Name) || http1.EqualFold(f.Name, "content-length") || http1.EqualFold(f.Name, "alt-svc") ||
+		if ours(f.Name) || http1.HopByHop(f.Name) || http1.EqualFold(f.Name, "content-length") || http1.EqualFold(f.Name, "alt-svc") ||
 			named && http1.ConnectionNames(fields, f.Name) {
 			continue
 		}
 		dst = append(dst, *f)
 	}
 	return dst
+}
+
+// ours reports a field that only the engine may send: an origin must not be
+// able to make its answer look like a refusal, or a refusal's absence.
+func ours(name []byte) bool {
+	const prefix = "x-aegrail-"
+	return len(name) > len(prefix) && http1.EqualFold(name[:len(prefix)], prefix)
 }

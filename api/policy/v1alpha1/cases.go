@@ -46,7 +46,7 @@ func ParseCases(name string, data []byte) ([]Case, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &decoder{file: name, at: map[string]Pos{}}
+	d := newDecoder(name, len(data))
 	var out []Case
 	for _, root := range roots {
 		d.list(root, "", 1, func(n *yaml.Node, field string) {

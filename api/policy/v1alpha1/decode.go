@@ -8,13 +8,18 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxNodes bounds what one file can come to once its aliases are followed. A
-// rule is about thirty nodes.
-const maxNodes = 8_000_000
+// maxExtra bounds how many nodes a file can come to beyond those that are
+// written in it, once its aliases are followed.
+const maxExtra = 200_000
 
 // maxAliases bounds how often a file says *name: a few shared lists need a
 // handful, a bomb needs many.
 const maxAliases = 10_000
+
+// newDecoder reads a file of size bytes. A node is two bytes at least.
+func newDecoder(name string, size int) *decoder {
+	return &decoder{file: name, nodes: size/2 + maxExtra, at: map[string]Pos{}}
+}
 
 // decoder reads YAML nodes into the types of this package. It goes on after a
 // fault, so that one run shows several. Nothing it read is used if there was
@@ -23,7 +28,7 @@ type decoder struct {
 	file    string
 	at      map[string]Pos
 	errs    Errors
-	nodes   int
+	nodes   int // left to read
 	aliases int
 }
 
@@ -42,13 +47,13 @@ func (d *decoder) fail(n *yaml.Node, field, problem, expected, fix string) {
 // enter notes the node's place and follows an alias. It returns nil, with the
 // fault noted, for what no field may be.
 func (d *decoder) enter(n *yaml.Node, field, expected string) *yaml.Node {
-	d.at[field] = Pos{n.Line, n.Column}
-	if d.nodes++; d.nodes == maxNodes {
+	if d.nodes--; d.nodes == 0 {
 		d.fail(n, field, "the file is too large once its aliases are followed", "", "write less, or split the file")
 	}
-	if d.nodes >= maxNodes {
+	if d.nodes <= 0 {
 		return nil
 	}
+	d.at[field] = Pos{n.Line, n.Column}
 	if n.Kind == yaml.AliasNode {
 		if d.aliases++; d.aliases == maxAliases {
 			d.fail(n, field, fmt.Sprintf("the file uses more than %d aliases", maxAliases), "", "write the values out")
@@ -265,9 +270,6 @@ func shorten(s string) string {
 	quoted = quoted[1 : len(quoted)-1]
 	if len(quoted) > most {
 		return quoted[:most] + "…"
-	}
-	if strings.ContainsAny(s, `"\`) && strconv.CanBackquote(s) {
-		return s
 	}
 	return quoted
 }

@@ -26,7 +26,7 @@ func Parse(name string, data []byte) ([]AgentPolicy, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &decoder{file: name}
+	d := newDecoder(name, len(data))
 	var out []AgentPolicy
 	for _, root := range roots {
 		d.at = map[string]Pos{}

@@ -118,7 +118,7 @@ func TestErrorsSayWhereWhatAndHow(t *testing.T) {
 		{"a number as a name", spec("  rules:\n    - {name: 1.10, hosts: [a]}"), `p.yaml:6:14: spec.rules[0].name: is the number 1.10; expected a name; put it in quotes if it is meant: "1.10"`},
 		{"a date as a name", rule(`name: 2026-01-01, hosts: [a]`), `is the date 2026-01-01`},
 		{"a tagged name", rule(`name: !secret x, hosts: [a]`), `is tagged !secret x`},
-		{"nothing as methods", rule(`hosts: [a], methods: `), `p.yaml:6:28: spec.rules[0].methods: has no value; expected a list; give it one or remove the key`},
+		{"nothing as methods", rule(`hosts: [a], methods: `), `p.yaml:6:29: spec.rules[0].methods: has no value; expected a list; give it one or remove the key`},
 		{"no methods", rule(`hosts: [a], methods: []`), `is an empty list, which would match nothing; expected at least one entry; give it one or remove the key`},
 		{"a method alone", rule(`hosts: [a], methods: GET`), `spec.rules[0].methods: is the text GET; expected a list; write it as [GET]`},
 		{"paths in path", rule(`hosts: [a], path: [/x]`), `spec.rules[0].path: is a list; expected a mapping of encodedSlash, semicolon, doubleSlash`},
@@ -176,7 +176,7 @@ func TestErrorsSayWhereWhatAndHow(t *testing.T) {
 		{"a backslash", rule(`hosts: [a], paths: ["/a\\b"]`), `has characters that no path has`},
 		{"an address to dial without a length", rule(`hosts: [a], addresses: ["::ffff:10.0.0.1"]`), `spec.rules[0].addresses[0]: is "::ffff:10.0.0.1"; expected a CIDR such as 10.1.0.0/16; write it as 10.0.0.1/32`},
 		{"a pin that is none", rule(`hosts: [a], upstream: {spkiPins: [md5/x]}`), `"md5/x" is no pin: write sha256/ and the base64`},
-		{"a framing header", rule(`hosts: [a], headers: {set: {Content-Length: "3"}}`), `p.yaml:6:45: spec.rules[0].headers.set.Content-Length: "Content-Length" cannot be edited: it frames the message; remove it`},
+		{"a framing header", rule(`hosts: [a], headers: {set: {Content-Length: "3"}}`), `p.yaml:6:52: spec.rules[0].headers.set.Content-Length: "Content-Length" cannot be edited: it frames the message; remove it`},
 		{"a body header", rule(`hosts: [a], headers: {remove: [content_encoding]}`), `"content_encoding" cannot be edited: it says how the body is read`},
 		{"Host", rule(`hosts: [a], headers: {set: {HOST: b}}`), `"HOST" cannot be edited: it is the name that was judged`},
 		{"a hop-by-hop header", rule(`hosts: [a], headers: {remove: [Connection]}`), `it is hop-by-hop and never forwarded`},
@@ -247,7 +247,7 @@ func TestSharedListsWorkAndBombsDoNot(t *testing.T) {
 	}
 	var bomb strings.Builder
 	bomb.WriteString("  allowlist: &hosts [" + strings.Repeat("a.example, ", 2000) + "a.example]\n  rules:\n")
-	for range 9000 {
+	for range 200 {
 		bomb.WriteString("    - {hosts: *hosts}\n")
 	}
 	if _, err := v1alpha1.Parse("p.yaml", []byte(spec(bomb.String()))); err == nil || !strings.Contains(err.Error(), "too large once its aliases are followed") {

@@ -1,0 +1,13 @@
+// Real clients and servers, and what the suite itself needs to be an origin.
+// The engine is built and run as a program, so nothing of it is imported here
+// and nothing of this can get into it.
+module github.com/arpitcoder/aegrail-engine/internal/clients
+
+go 1.26.0
+
+require (
+	github.com/coder/websocket v1.8.15
+	golang.org/x/sys v0.49.0
+	google.golang.org/grpc v1.85.0
+	google.golang.org/protobuf v1.36.12
+)
