@@ -1,6 +1,6 @@
 # The engine's image: one static binary and the public CA roots, nothing else.
 # There is no shell to escape to and no package to patch.
-FROM golang:1.26-bookworm AS build
+FROM golang:1.26.8-bookworm AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download

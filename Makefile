@@ -7,12 +7,12 @@
 GO      ?= go
 BIN     ?= bin
 FUZZ    ?= 60s
-LINT    ?= golangci-lint
+GOLANGCI ?= golangci-lint
 # Nested modules: what the product must not depend on.
 NESTED  := $(patsubst %/go.mod,%,$(wildcard internal/*/go.mod))
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz fuzz-seeds bench generate checkgenerate demo test-clients crosscheck cover check clean
+.PHONY: help build test race lint fuzz fuzz-seeds bench generate checkgenerate demo test-clients test-netns crosscheck cover check clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,9 +26,10 @@ test: ## all tests; needs Go and nothing else
 race: ## all tests under the race detector; needs a C compiler
 	CGO_ENABLED=1 $(GO) test -race ./...
 
-lint: ## go vet and golangci-lint
+lint: ## go vet, also of the nested modules, and golangci-lint
 	$(GO) vet ./...
-	$(LINT) run ./...
+	@for d in $(NESTED); do echo "$(GO) vet ./... in $$d"; (cd $$d && $(GO) vet ./...) || exit 1; done
+	$(GOLANGCI) run ./...
 
 fuzz: ## each fuzz target for a minute (FUZZ=10s for less)
 	@for t in $$($(GO) test -list '^Fuzz' ./fuzz | grep '^Fuzz'); do \
@@ -52,6 +53,9 @@ demo: ## a model server, an agent and the engine between them, then audit verify
 
 test-clients: ## real clients through the engine: curl, Python, Node, git, Java, h2load; installs them
 	internal/clients/run.sh
+
+test-netns: ## redirected connections, in network namespaces that the tests make (Linux)
+	$(GO) test -tags netns -run 'OriginalDst|Transparent|E04' ./internal/intake ./internal/proxy
 
 crosscheck: ## our formats against other implementations: Python's verify_chain, OpenSSL
 	$(GO) test -tags 'python openssl' ./certs/... ./internal/audit/...

@@ -89,7 +89,7 @@ func FuzzPolicyFile(f *testing.F) {
 func FuzzJSONBody(f *testing.F) {
 	for _, seed := range []string{
 		`{"model":"m","n":1.5}`, `{"model":"m","model":"x"}`, `{"model":"m","Model":"x"}`, `[1,-0,1e10,true,null,"\ud83d\ude00"]`,
-		`"\ud800"`, `1e999`, `9007199254740993`, "\ufeff{}", `{"a":{"k":1,"` + "\u212a" + `":2}}`, strings.Repeat("[", 65) + strings.Repeat("]", 65), `{"a":1}x`, `0e-999`, `1e-999`, "\"\xff\"", ``,
+		`"\ud800"`, `1e999`, `9007199254740993`, "\ufeff{}", `{"a":{"k":1,"` + "\u212a" + `":2}}`, strings.Repeat("[", 65) + strings.Repeat("]", 65), `{"a":1}x`, `0e-999`, `1e-999`, `20000000000000010.0`, "\"\xff\"", ``,
 	} {
 		f.Add([]byte(seed))
 	}

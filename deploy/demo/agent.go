@@ -62,8 +62,8 @@ func (r result) check() error {
 // proxy and with the roots that its environment names. It prints a result a
 // line.
 //
-// Go's client leaves the proxy out for localhost whatever the environment says,
-// so the demo, whose model server has no other name, sets it by hand.
+// Go's client leaves the proxy out for loopback whatever the environment says,
+// so the demo, whose model server is there, sets it by hand.
 func agent(base, proxy, roots string) {
 	client, err := newClient(proxy, roots)
 	if err != nil {
@@ -112,7 +112,7 @@ func try(client *http.Client, c call, report func(result)) result {
 	if err != nil {
 		// A CONNECT that is refused: the reason is in the status line, which is
 		// all that most clients show.
-		return result{Call: c, Reason: rootCause(err)}
+		return result{Call: c, Reason: strings.TrimPrefix(rootCause(err), "aegrail: ")}
 	}
 	defer resp.Body.Close()
 	r := result{Call: c, Status: resp.StatusCode, Reason: resp.Header.Get("X-Aegrail-Reason")}

@@ -95,17 +95,19 @@ func (d *demo) build(ctx context.Context) error {
 	return nil
 }
 
-// policyText is the whole policy. Loopback is refused unless a rule names it,
-// as every address is that is not of the public internet.
+// policyText is the whole policy. The demo has no DNS, so its model server goes
+// by an address: hosts are then ranges, clients send no server name, and loopback
+// is refused unless the rule names it.
 const policyText = `apiVersion: aegrail.io/v1alpha1
 kind: AgentPolicy
 metadata: {name: demo}
 spec:
   rules:
     - name: chat
-      hosts: [localhost]
+      hosts: [127.0.0.1/32]
       ports: [%d]
-      addresses: [127.0.0.0/8, "::1/128"]
+      addresses: [127.0.0.1/32]
+      noSNI: allow
       methods: [POST]
       paths: [/v1/chat/completions]
 `
@@ -120,7 +122,7 @@ func (d *demo) showAgent(ctx context.Context) error {
 		return fmt.Errorf("finding this program: %w", err)
 	}
 	c := exec.CommandContext(ctx, d.engine, "exec", "--policy", "policy.yaml", "--audit-file", "audit.log",
-		"--upstream-roots", "server-root.pem", "--", self, "agent", fmt.Sprintf("https://localhost:%d", d.server.port))
+		"--upstream-roots", "server-root.pem", "--", self, "agent", fmt.Sprintf("https://127.0.0.1:%d", d.server.port))
 	c.Dir = d.dir
 	var stderr bytes.Buffer
 	c.Stderr = &stderr
@@ -131,7 +133,7 @@ func (d *demo) showAgent(ctx context.Context) error {
 	if err := c.Start(); err != nil {
 		return fmt.Errorf("running the agent: %w", err)
 	}
-	d.section("The policy allows POST localhost/v1/chat/completions and nothing else. The agent tried:")
+	d.section("The policy allows the agent POST /v1/chat/completions at the model server and nothing else. It tried:")
 	results, wrong := d.watch(stdout)
 	if err := c.Wait(); err != nil {
 		return fmt.Errorf("aegrail-engine exec: %w\n%s", err, &stderr)
@@ -174,7 +176,7 @@ func (d *demo) showServer(context.Context) error {
 	if strings.Join(seen, ", ") != strings.Join(want, ", ") {
 		return fmt.Errorf("the model server saw %q, the policy allows %q", seen, want)
 	}
-	d.section(fmt.Sprintf("The model server saw %d requests, each %s. A refused host was not even looked up.", len(seen), seen[0]))
+	d.section(fmt.Sprintf("The model server saw %d requests, each %s.", len(seen), seen[0]))
 	return nil
 }
 
@@ -184,7 +186,7 @@ func (d *demo) showLog(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.section("Every decision was in the log before a byte was sent:")
+	d.section("The log has a decision for each call, and an end for each that was sent:")
 	d.command("aegrail-engine audit show audit.log", shown)
 	for _, want := range []string{"/v1/files", "exfil.example", "DELETE"} {
 		if !strings.Contains(shown, want) {

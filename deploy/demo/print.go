@@ -48,11 +48,17 @@ func (p *printer) section(text string) {
 // call prints a line of what the agent tried and what it got.
 func (p *printer) call(r result) {
 	verdict, code, text := "allowed", green, fmt.Sprintf("%q", r.Text)
+	if r.Call.Stream {
+		text += "  the first word came before the second was sent"
+	}
 	if r.Reason != "" {
 		verdict, code, text = "denied", red, r.Reason
 	}
+	if r.check() != nil {
+		verdict, code, text = "WRONG", red, fmt.Sprintf("%d %s %s", r.Status, r.Reason, r.Text)
+	}
 	target := r.Call.URL
-	if u, err := url.Parse(target); err == nil && u.Hostname() == "localhost" {
+	if u, err := url.Parse(target); err == nil && u.Hostname() == "127.0.0.1" {
 		target = u.Path
 	}
 	fmt.Fprintf(p.out, "  %-17s %-6s %-26s %s  %s\n", r.Call.What, r.Call.Method, target, p.paint(code, fmt.Sprintf("%-7s", verdict)), text)

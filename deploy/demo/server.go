@@ -43,7 +43,7 @@ func startServer(rootFile string) (*server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the model server's key: %w", err)
 	}
-	leaf, err := authority.Mint("localhost", key, time.Now())
+	leaf, err := authority.Mint("127.0.0.1", key, time.Now())
 	if err != nil {
 		return nil, fmt.Errorf("making the model server's certificate: %w", err)
 	}
@@ -63,25 +63,17 @@ func startServer(rootFile string) (*server, error) {
 	return s, s.listen()
 }
 
-// listen serves on 127.0.0.1 and, where there is IPv6, on the same port of ::1:
-// localhost may be either.
 func (s *server) listen() error {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listening on loopback: %w", err)
 	}
 	s.port = ln.Addr().(*net.TCPAddr).Port
-	listeners := []net.Listener{ln}
-	if ln6, err := net.Listen("tcp", fmt.Sprintf("[::1]:%d", s.port)); err == nil {
-		listeners = append(listeners, ln6)
-	}
-	for _, ln := range listeners {
-		go func() {
-			if err := s.http.ServeTLS(ln, "", ""); !errors.Is(err, http.ErrServerClosed) {
-				fmt.Fprintln(os.Stderr, "demo: the model server:", err)
-			}
-		}()
-	}
+	go func() {
+		if err := s.http.ServeTLS(ln, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			fmt.Fprintln(os.Stderr, "demo: the model server:", err)
+		}
+	}()
 	return nil
 }
 

@@ -112,12 +112,14 @@ func (c *client) answer(want int64, progress func(int)) error {
 	if err := c.m.read(c.r); err != nil {
 		return err
 	}
+	if c.m.status() != 200 {
+		why, _ := c.r.Peek(min(c.r.Buffered(), 512))
+		return fmt.Errorf("the answer was %q: %q", c.m.line, why)
+	}
 	n, err := c.m.discardBody(c.r, progress)
 	switch {
 	case err != nil:
 		return err
-	case c.m.status() != 200:
-		return fmt.Errorf("the answer was %q", c.m.line)
 	case n != want:
 		return fmt.Errorf("the answer has %d bytes, want %d", n, want)
 	}

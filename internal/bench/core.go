@@ -46,8 +46,8 @@ func pin() (cores, error) {
 			if err != nil {
 				continue
 			}
-			if err := setAffinity(id, c.load); err != nil && !errors.Is(err, unix.ESRCH) {
-				return cores{}, fmt.Errorf("moving to core %d: %w", c.load, err)
+			if err := place(id, c.load); err != nil && !errors.Is(err, unix.ESRCH) {
+				return cores{}, err
 			}
 		}
 	}
@@ -55,10 +55,14 @@ func pin() (cores, error) {
 	return c, nil
 }
 
-func setAffinity(thread, core int) error {
+// place moves a thread to a core; 0 is the caller's.
+func place(thread, core int) error {
 	var set unix.CPUSet
 	set.Set(core)
-	return unix.SchedSetaffinity(thread, &set)
+	if err := unix.SchedSetaffinity(thread, &set); err != nil {
+		return fmt.Errorf("moving to core %d: %w", core, err)
+	}
+	return nil
 }
 
 // startOn starts cmd on the proxy's core: a child inherits the affinity of the
@@ -66,11 +70,11 @@ func setAffinity(thread, core int) error {
 func (c cores) startOn(cmd *exec.Cmd) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := setAffinity(0, c.proxy); err != nil {
-		return fmt.Errorf("choosing core %d: %w", c.proxy, err)
+	if err := place(0, c.proxy); err != nil {
+		return err
 	}
 	err := cmd.Start()
-	return errors.Join(err, setAffinity(0, c.load))
+	return errors.Join(err, place(0, c.load))
 }
 
 // cpuTime is all CPU time of a process so far, by the kernel's clock for it.

@@ -260,7 +260,7 @@ func (l *lab) one(ctx context.Context, res *results, w row, r *running) {
 
 // rows are those that -only asks for.
 func (l *lab) rows() []row {
-	return slices.DeleteFunc(allRows(), func(w row) bool { return l.only != nil && !l.only.MatchString(w.name) })
+	return slices.DeleteFunc(allRows(), func(w row) bool { return !l.only.MatchString(w.name) })
 }
 
 func (l *lab) versions() []string {

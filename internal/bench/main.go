@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -24,12 +25,14 @@ func main() {
 }
 
 type options struct {
-	quick, noMicro    bool
-	only, out         string
-	profile           string
-	role, dir, listen string
-	passes            int
-	window            time.Duration
+	quick, noMicro bool
+	only, out      string
+	profile        string
+	role, dir      string
+	listen, origin string
+	passes         int
+	window         time.Duration
+	peers          string
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -43,14 +46,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f.StringVar(&o.profile, "profile", "", "write a CPU profile of the engine under keep-alive load to `FILE` and stop")
 	f.IntVar(&o.passes, "passes", 0, "passes in place of 3")
 	f.DurationVar(&o.window, "window", 0, "measured time of a cell in a pass, in place of 1.5s")
+	f.StringVar(&o.peers, "peers", "", "peers whose name matches this `regexp`")
 	f.StringVar(&o.role, "role", "", "be the peer `NAME`; the harness starts itself so")
 	f.StringVar(&o.dir, "dir", "", "with -role: where the keys are")
 	f.StringVar(&o.listen, "listen", "", "with -role: address to listen on")
+	f.StringVar(&o.origin, "origin", "", "with -role: address of the origin")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	if o.role != "" {
-		return serveRole(o.role, o.dir, o.listen)
+	switch o.role {
+	case "":
+	case roleNamed:
+		return execNamed(o.dir, f.Args())
+	default:
+		return serveRole(o.role, o.dir, o.listen, o.origin)
 	}
 	return measureAll(ctx, o, stdout, stderr)
 }
@@ -67,6 +76,14 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 	if o.window > 0 {
 		size.window = o.window
 	}
+	only, err := regexp.Compile(o.only)
+	if err != nil {
+		return err
+	}
+	who, err := regexp.Compile(o.peers)
+	if err != nil {
+		return err
+	}
 	l, err := newLab(ctx, size, stderr)
 	if err != nil {
 		return err
@@ -75,11 +92,8 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 	if o.profile != "" {
 		return l.profile(ctx, o.profile)
 	}
-	if o.only != "" {
-		if l.only, err = regexp.Compile(o.only); err != nil {
-			return err
-		}
-	}
+	l.only = only
+	l.peers = slices.DeleteFunc(l.peers, func(p peer) bool { return !who.MatchString(p.name) })
 	res, err := l.run(ctx)
 	if err != nil {
 		return err

@@ -50,7 +50,7 @@ spec:
       ports: [%s]
       methods: [GET, POST, PUT]
       paths: ["/r/*", "/sse/*/*"]
-      addresses: [127.0.0.0/8, "::1/128"]
+      addresses: [127.0.0.0/8]
     - {name: chat, hosts: [api.openai.com], methods: [POST], paths: [/v1/chat/completions]}
     - {name: messages, hosts: [api.anthropic.com], methods: [POST], paths: [/v1/messages, "/v1/messages/*"]}
     - {name: repositories, hosts: [api.github.com], methods: [GET], paths: ["/repos/**"]}
@@ -65,7 +65,7 @@ func enginePeer(binary, version string) peer {
 			if err := os.WriteFile(policy, fmt.Appendf(nil, policyText, host, l.origin.port()), 0o600); err != nil {
 				return nil, err
 			}
-			return exec.Command(binary, "serve",
+			return l.named(binary, "serve",
 				"--listen", addr, "--admin-listen", "", "--policy", policy, "--ca-dir", filepath.Join(l.dir, caDir),
 				"--upstream-roots", filepath.Join(l.dir, rootFile), "--audit-file", filepath.Join(dir, "audit.jsonl"),
 				"--audit-durability", "written", "--agent-identity", "bench", "--log-level", "warn",
@@ -75,6 +75,8 @@ func enginePeer(binary, version string) peer {
 
 const pprofSocket = "pprof.sock"
 
+// A certificate that HAProxy generates comes with OpenSSL's default ciphers,
+// AES-256 first, whatever bind says; preferring the client's order brings AES-128.
 const haproxyText = `global
   nbthread 1
   maxconn 8192
@@ -85,7 +87,7 @@ defaults
   timeout server 5m
   http-reuse always
 frontend in
-  bind %[1]s ssl crt %[3]s/boot.pem generate-certificates ca-sign-file %[3]s/ca-pair.pem alpn http/1.1 curves X25519 ciphersuites TLS_AES_128_GCM_SHA256 ssl-min-ver TLSv1.3
+  bind %[1]s ssl crt %[3]s/boot.pem generate-certificates ca-sign-file %[3]s/ca-pair.pem alpn http/1.1 curves X25519 prefer-client-ciphers ssl-min-ver TLSv1.3
   default_backend out
 backend out
   server origin %[2]s ssl verify required ca-file %[3]s/origin-root.pem verifyhost %[4]s sni str(%[4]s) alpn http/1.1 ciphersuites TLS_AES_128_GCM_SHA256 ssl-min-ver TLSv1.3
@@ -129,7 +131,7 @@ func haproxyPeer(ctx context.Context) (peer, error) {
 func goPeer(name, version string) peer {
 	return peer{name: name, version: version, connect: true, h2: true,
 		command: func(l *lab, _, addr string) (*exec.Cmd, error) {
-			return exec.Command(l.self, "-role", name, "-listen", addr, "-dir", l.dir), nil
+			return exec.Command(l.self, "-role", name, "-listen", addr, "-dir", l.dir, "-origin", l.origin.addr), nil
 		}}
 }
 

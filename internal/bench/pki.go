@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// host is the one origin's name: every proxy can resolve it without DNS.
-const host = "localhost"
+// host is the origin's name, which no DNS knows.
+const host = "origin.test"
 
 // Files of the run's directory, as the proxies read them.
 const (
@@ -116,6 +116,7 @@ func makePKI(dir string) (*x509.CertPool, error) {
 		filepath.Join(caDir, "tls.key"): keys[ca.key],
 		filepath.Join(caDir, "ca.crt"):  ca.certPEM(),
 		caPairFile:                      append(ca.certPEM(), keys[ca.key]...),
+		hostsFile:                       []byte("127.0.0.1 localhost " + host + "\n"),
 		bootFile:                        append(boot.certPEM(), keys[boot.key]...),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -17,7 +18,8 @@ import (
 // are Go libraries, put to use as their documentation says, with buffers pooled
 // and idle connections kept.
 
-func serveRole(role, dir, addr string) error {
+// serveRole forwards everything to origin, whatever the name.
+func serveRole(role, dir, addr, origin string) error {
 	in, err := serverTLS(dir)
 	if err != nil {
 		return err
@@ -29,6 +31,9 @@ func serveRole(role, dir, addr string) error {
 	transport := &http.Transport{
 		TLSClientConfig: out, MaxIdleConnsPerHost: 1024, DisableCompression: true,
 		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}, // the origin speaks HTTP/1.1
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, origin)
+		},
 	}
 	var h http.Handler
 	switch role {

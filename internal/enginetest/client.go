@@ -3,6 +3,7 @@ package enginetest
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -106,7 +107,9 @@ func (e *Engine) Try(tb testing.TB, c *http.Client, method, host, path, body str
 	if body != "" {
 		content = strings.NewReader(body)
 	}
-	req, err := http.NewRequestWithContext(tb.Context(), method, e.URL(host, path), content)
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, e.URL(host, path), content)
 	if err != nil {
 		tb.Fatalf("the test's request: %v", err)
 	}

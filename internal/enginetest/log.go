@@ -17,7 +17,7 @@ import (
 // patience is how long a test waits for what must happen. It is no expectation
 // of speed: it is far beyond anything but a hang, and inside the 10 minutes
 // that go test allows.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // Fields names values that a record must have, in its payload or beside it:
 // "event", "phase", "host", "reason" … Numbers and strings compare by their

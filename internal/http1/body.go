@@ -291,39 +291,33 @@ func unhex(c byte) (byte, bool) {
 
 // forbiddenTrailer reports whether a field means something only before the body
 // (RFC 9110 section 6.5.1): framing, routing, authentication, cookies, conditions,
-// the content's format, and whatever else a server that merges trailers into the
-// head would take for what was judged there.
+// the content's format, another method or target, and whatever else a server that
+// merges trailers into the head would take for what was judged there. '_' counts
+// as '-', as it does to CGI.
 func forbiddenTrailer(name []byte) bool {
-	if HopByHop(name) || hasPrefixFold(name, "proxy-") || hasPrefixFold(name, "if-") || hasPrefixFold(name, "x-forwarded-") {
+	var buf [len("x-http-method-override")]byte // longer than what stands below
+	n := copy(buf[:], name)
+	for i, c := range buf[:n] {
+		if buf[i] = lower(c); c == '_' {
+			buf[i] = '-'
+		}
+	}
+	folded := buf[:n]
+	for _, prefix := range [...]string{
+		"proxy-", "if-", "x-forwarded-", "x-http-method", "x-http-host", "x-original-", "x-rewrite-", "x-override-", "sec-websocket-",
+	} {
+		if bytes.HasPrefix(folded, []byte(prefix)) {
+			return true
+		}
+	}
+	if n < len(name) {
+		return false
+	}
+	switch string(folded) {
+	case "host", "range", "cookie", "expect", "pragma", "forwarded", "set-cookie", "set-cookie2", "content-type", "max-forwards",
+		"authorization", "cache-control", "content-range", "content-length", "content-encoding", "www-authenticate", "transfer-encoding",
+		"x-method-override", "x-host", "content-location", "user-agent", "referer", "origin", "from":
 		return true
 	}
-	switch len(name) {
-	case 4:
-		return EqualFold(name, "host")
-	case 5:
-		return EqualFold(name, "range")
-	case 6:
-		return EqualFold(name, "cookie") || EqualFold(name, "expect") || EqualFold(name, "pragma")
-	case 9:
-		return EqualFold(name, "forwarded")
-	case 10:
-		return EqualFold(name, "set-cookie")
-	case 11:
-		return EqualFold(name, "set-cookie2")
-	case 12:
-		return EqualFold(name, "content-type") || EqualFold(name, "max-forwards")
-	case 13:
-		return EqualFold(name, "authorization") || EqualFold(name, "cache-control") || EqualFold(name, "content-range")
-	case 14:
-		return equalUnderscored(name, "content-length")
-	case 16:
-		return EqualFold(name, "content-encoding") || EqualFold(name, "www-authenticate")
-	case 17:
-		return equalUnderscored(name, "transfer-encoding")
-	}
-	return false
-}
-
-func hasPrefixFold(b []byte, lowerCase string) bool {
-	return len(b) >= len(lowerCase) && EqualFold(b[:len(lowerCase)], lowerCase)
+	return HopByHop(folded)
 }

@@ -120,7 +120,7 @@ func TestB01StrictJSON(t *testing.T) {
 		"\ufeff" + good, "\xff\xfe{\x00}\x00",
 		`{"model":"claude-sonnet-4-5` + "\xff" + `"}`, `{"model":"claude-sonnet-4-5","a":"\n` + "\xc0\xaf" + `"}`,
 		`{"a":"\ud800","model":"claude-sonnet-4-5"}`, `{"a":"\ud800\u0041"}`, `{"a":"\udc00"}`, `{"a":"\ud800x"}`, `{"a":"\ud800\n"}`, `{"a":"\ud800\uzzzz"}`,
-		`{"a":NaN}`, `{"a":Infinity}`, `{"a":1e999}`, `{"a":-1e999}`, `{"a":9007199254740993}`, `{"a":1e-999}`,
+		`{"a":NaN}`, `{"a":Infinity}`, `{"a":1e999}`, `{"a":-1e999}`, `{"a":9007199254740993}`, `{"a":9007199254740992}`, `{"a":20000000000000010.0}`, `{"a":-1e16}`, `{"a":1e-999}`,
 		strings.Repeat("[", 65) + strings.Repeat("]", 65),
 		good + "x", good + good, good + "\x00", " ", `{"a":1,}`, `[1,]`, `{'a':1}`, `{a:1}`, `{"a" 1}`, `{"a":1 "b":2}`, `[1 2]`, `{"a":`, `{"a`, `"a\`, `"\n`, `{"a"`, `{`, `[`,
 		"{\"a\":\"\x01\"}", "\"\\n\x01\"", `"\x"`, `"\u12"`, `"\u12g4"`, `{"a\u0000b":1}`, `01`, `-`, `1.`, `.5`, `1e`, `1e+`, `+1`, `0x10`, `tru`, `nul`, `fals`, `// c` + "\n1",
@@ -129,7 +129,7 @@ func TestB01StrictJSON(t *testing.T) {
 		w.denyBody(policy.BadBody, "https://mixed.example/", body, json)
 	}
 	for _, body := range []string{
-		good, " \r\n\t" + good + "\n", `{"model":"claude-sonnet-4-5","a":"\ud83d\ude00\"\\\/\b\f\n\r\té"}`, `{"model":"claude-sonnet-4-5","a":[1,-0,0.1,1e10,1.5E-3,9007199254740992,true,false,null,{},[],""]}`,
+		good, " \r\n\t" + good + "\n", `{"model":"claude-sonnet-4-5","a":"\ud83d\ude00\"\\\/\b\f\n\r\té"}`, `{"model":"claude-sonnet-4-5","a":[1,-0,0.1,1e10,1.5E-3,9007199254740991,true,false,null,{},[],""]}`,
 		`{"model":"claude-sonnet-4-5","a":` + strings.Repeat("[", 63) + strings.Repeat("]", 63) + `}`, `{"model":"claude-sonnet-4-5","a":0e-999}`,
 	} {
 		w.allowBody(messages, body, json)

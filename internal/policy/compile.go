@@ -101,8 +101,10 @@ func (c *compiled) meets(d *compiled) bool {
 	return c == d || c.anyone || d.anyone || common(a.Namespaces, b.Namespaces) && common(a.ServiceAccounts, b.ServiceAccounts)
 }
 
-// maxPolicies bounds a set, so that two bytes name a policy.
-const maxPolicies = 1 << 16
+const (
+	maxPolicies = 1 << 16   // so that two bytes name a policy
+	maxHosts    = indexMask // so that a slot of hostTable holds its index
+)
 
 // Compile makes a Set of policies, which it validates first. All of them are
 // taken or none.
@@ -167,6 +169,7 @@ type compiler struct {
 	errs  v1alpha1.Errors
 	roots map[string]*rootsFile
 	rules uint32
+	hosts int
 	plain *Egress // the default, one for all rules
 }
 
@@ -234,8 +237,11 @@ func (c *compiler) rule(doc *v1alpha1.AgentPolicy, field string, in *v1alpha1.Ru
 	c.rules++
 	r := &rule{
 		id: c.rules, order: int(c.rules), policy: doc.Metadata.Name, doc: doc, field: field,
-		deny: in.Action == v1alpha1.Deny, passthrough: in.TLS == v1alpha1.Passthrough, websocket: in.WebSocket, noSNI: in.NoSNI.Allowed(),
-		methods: newMethodSet(in.Methods), paths: in.Paths, bodyLimit: int64(in.Limits.RequestBytes),
+		matcher: matcher{
+			deny: in.Action == v1alpha1.Deny, passthrough: in.TLS == v1alpha1.Passthrough, websocket: in.WebSocket,
+			methods: newMethodSet(in.Methods),
+		},
+		noSNI: in.NoSNI.Allowed(), paths: in.Paths, bodyLimit: int64(in.Limits.RequestBytes),
 	}
 	for _, opt := range []struct {
 		in  v1alpha1.OptIn
@@ -271,6 +277,9 @@ func (c *compiler) host(r *rule, field, text string) {
 		return
 	}
 	r.hosts = append(r.hosts, p)
+	if c.hosts++; c.hosts == maxHosts {
+		c.fail(r, field, fmt.Sprintf("is host number %d", maxHosts), "fewer hosts", "use patterns such as *.example.com")
+	}
 }
 
 func (c *compiler) when(r *rule, field string, in *v1alpha1.Rule) {

@@ -171,25 +171,24 @@ func (m *match) otherReadings() {
 
 // visit looks at a rule whose host and path match.
 func (m *match) visit(e *entry) {
-	r := e.rule
 	switch {
-	case r.deny:
-		m.visitDeny(r)
-	case m.denyOnly, !r.ports(m.req.Scheme).has(m.req.Port):
-	case !r.methods.has(m.req.Method, m.method):
+	case e.deny:
+		m.visitDeny(e.rule)
+	case m.denyOnly, !e.ports(m.req.Scheme).has(m.req.Port):
+	case !e.methods.has(m.req.Method, m.method):
 		m.stage = max(m.stage, atMethod)
-	case !m.optedIn(r):
-	case m.req.Upgrade == canon.WebSocket && !r.websocket:
+	case !m.optedIn(e.quirks):
+	case m.req.Upgrade == canon.WebSocket && !e.websocket:
 		m.stage = max(m.stage, atWebSocket)
-	case m.allowed.has(r):
-	case r.when == nil:
+	case m.allowed.has(e.rule):
+	case e.when == nil:
 		m.allowed.add(e)
 	default:
-		holds, pending := m.holds(r)
+		holds, pending := m.holds(e.rule)
 		switch {
 		case pending:
 			m.pendingAllow = true
-			m.pendingGrant = m.pendingGrant || !r.plain
+			m.pendingGrant = m.pendingGrant || !e.plain
 		case holds == yes:
 			m.allowed.add(e)
 		default:
@@ -220,10 +219,10 @@ func (m *match) visitDeny(r *rule) {
 	m.denied = r
 }
 
-// optedIn reports that the rule takes the request's quirks. A method override
-// matters only where some rule looks at methods or paths.
-func (m *match) optedIn(r *rule) bool {
-	missing := m.req.Quirks &^ r.quirks
+// optedIn reports that a rule which opts in to quirks takes the request's. A
+// method override matters only where some rule looks at methods or paths.
+func (m *match) optedIn(quirks canon.Quirks) bool {
+	missing := m.req.Quirks &^ quirks
 	if !m.restricted {
 		missing &^= canon.MethodOverride
 	}
@@ -320,16 +319,16 @@ func (l *allowList) ordered() []*rule {
 
 // whyNot finds the reason of a denial that no rule made.
 func (m *match) whyNot() Reason {
-	scheme, port, any := false, false, false
+	named, scheme, port := false, false, false
 	for i := range m.hosts.n {
 		for _, e := range m.hosts.at(i).ends {
-			any = any || e.scheme != canon.Tunnel
+			named = named || e.scheme != canon.Tunnel
 			scheme = scheme || e.scheme == m.req.Scheme
 			port = port || e.scheme == m.req.Scheme && e.port == m.req.Port
 		}
 	}
 	switch {
-	case !any:
+	case !named:
 		return NotInAllowlist
 	case !scheme:
 		return SchemeNotAllowed
@@ -362,7 +361,7 @@ func (m *match) tunnel() Decision {
 	for i := range m.hosts.n {
 		for _, r := range m.hosts.at(i).tunnels {
 			if r.https.has(m.req.Port) && !m.allowed.has(r) {
-				m.allowed.add(&entry{rule: r})
+				m.allowed.add(&entry{rule: r}) // by host only
 			}
 		}
 	}

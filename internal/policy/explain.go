@@ -12,8 +12,8 @@ import (
 // Explanation says how a decision came about.
 type Explanation struct {
 	Decision Decision
-	Rules    []RuleTrace // those of the agent that name the host, in order; then the number of the others
-	Others   int         // rules of the agent for other hosts
+	Rules    []RuleTrace // those of the agent that name the host, in the order of the files
+	Others   int         // how many rules of the agent are for other hosts
 }
 
 // RuleTrace is one rule's part in a decision.
@@ -41,9 +41,11 @@ func Explain(v *View, req *canon.Request, body []byte) Explanation {
 		}
 		t := RuleTrace{Policy: r.policy, Rule: r.name, File: r.doc.Source.File, Line: r.doc.Source.Pos(r.field).Line, Action: r.action()}
 		t.Why = v.trace(r, req, body)
-		t.Matched = t.Why == ""
-		if t.Matched {
-			t.Why = "matches"
+		switch d := &out.Decision; {
+		case t.Why == "":
+			t.Matched, t.Why = true, "matches"
+		case d.Reason == DeniedByRule && d.Rule == r.name && d.Policy == r.policy:
+			t.Matched, t.Why = true, "matches another reading of the request"
 		}
 		out.Rules = append(out.Rules, t)
 	}

@@ -2,8 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"hash/maphash"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -274,57 +272,6 @@ func newHostIndex(rules []*rule) *hostIndex {
 	x.names = pack(x.exact)
 	x.exact = nil
 	return x
-}
-
-// hostTable is a hash table of exact names. It is made once, so it can be
-// denser than a map: eight bytes a slot, of which a lookup touches one, and all
-// nodes side by side. With many hosts that is most of what a decision costs.
-type hostTable struct {
-	seed  maphash.Seed
-	mask  uint32
-	slots []hostSlot
-	nodes []hostNode
-}
-
-// hostSlot is 0 in at where it is free.
-type hostSlot struct {
-	tag uint32 // bits of the hash that mask does not use
-	at  uint32 // index in nodes, plus one
-}
-
-func pack(exact map[string]*hostNode) hostTable {
-	t := hostTable{seed: maphash.MakeSeed(), nodes: make([]hostNode, 0, len(exact))}
-	size := 1
-	for size < 2*len(exact) {
-		size *= 2
-	}
-	t.slots, t.mask = make([]hostSlot, size), uint32(size-1)
-	for _, name := range slices.Sorted(maps.Keys(exact)) {
-		t.nodes = append(t.nodes, *exact[name])
-		h := maphash.String(t.seed, name)
-		i := uint32(h) & t.mask
-		for t.slots[i].at != 0 {
-			i = (i + 1) & t.mask
-		}
-		t.slots[i] = hostSlot{uint32(h >> 32), uint32(len(t.nodes))}
-	}
-	return t
-}
-
-func (t *hostTable) find(name string) *hostNode {
-	if len(t.nodes) == 0 {
-		return nil
-	}
-	h := maphash.String(t.seed, name)
-	for i := uint32(h) & t.mask; ; i = (i + 1) & t.mask {
-		s := t.slots[i]
-		if s.at == 0 {
-			return nil
-		}
-		if n := &t.nodes[s.at-1]; s.tag == uint32(h>>32) && n.pattern == name {
-			return n
-		}
-	}
 }
 
 // nodes returns every hostNode.

@@ -3,6 +3,7 @@ package policy
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"unicode"
@@ -33,7 +34,7 @@ func (e *errJSON) Error() string {
 // StrictJSON reads one JSON text into nil, bool, float64, string, []any and
 // map[string]any, as encoding/json does. It refuses keys given twice (also by
 // case folding), a byte order mark, UTF-16, invalid UTF-8, lone surrogates, NUL
-// in a key, numbers that a double does not hold, more than 64 levels, and
+// in a key, numbers from 2^53 on or too small for a double, more than 64 levels, and
 // anything after the value.
 func StrictJSON(text []byte) (any, error) {
 	r := jsonReader{text: text}
@@ -272,7 +273,7 @@ func (r *jsonReader) digits() int {
 
 // number reads a number by the grammar of RFC 8259 section 6.
 func (r *jsonReader) number() (any, error) {
-	start, whole := r.at, true
+	start := r.at
 	if r.peek() == '-' {
 		r.at++
 	}
@@ -282,14 +283,12 @@ func (r *jsonReader) number() (any, error) {
 	}
 	if r.peek() == '.' {
 		r.at++
-		whole = false
 		if r.digits() == 0 {
 			return nil, r.fail("no digit after the point")
 		}
 	}
 	if c := r.peek(); c == 'e' || c == 'E' {
 		r.at++
-		whole = false
 		if c := r.peek(); c == '+' || c == '-' {
 			r.at++
 		}
@@ -299,21 +298,22 @@ func (r *jsonReader) number() (any, error) {
 	}
 	text := string(r.text[start:r.at])
 	v, err := strconv.ParseFloat(text, 64)
-	if err != nil || !held(text, v, whole) {
+	if err != nil || !held(text, v) {
 		return nil, &errJSON{start, "a number that a double does not hold"}
 	}
 	return v, nil
 }
 
+// maxNumber is where doubles begin to leave out whole numbers. The range within
+// is what I-JSON (RFC 7493 section 2.2) promises that every reader keeps.
+const maxNumber = 1 << 53
+
 // held reports that no reader with doubles loses what one with big numbers
-// keeps: a whole number is exact, and what is not zero does not become zero.
+// keeps: whole numbers are exact, and what is not zero does not become zero.
 // Fractions are rounded, which all readers do alike.
-func held(text string, v float64, whole bool) bool {
-	if whole {
-		return strconv.FormatFloat(v, 'f', 0, 64) == text
-	}
+func held(text string, v float64) bool {
 	mantissa, _, _ := strings.Cut(strings.ToLower(text), "e")
-	return v != 0 || strings.Trim(mantissa, "-0.") == ""
+	return math.Abs(v) < maxNumber && (v != 0 || strings.Trim(mantissa, "-0.") == "")
 }
 
 // foldKey maps keys that a reader might take for one another to one key. It

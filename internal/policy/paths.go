@@ -8,11 +8,16 @@ import (
 	"github.com/arpitcoder/aegrail-engine/internal/canon"
 )
 
-// entry is a rule as one of its path patterns reaches it.
+// entry is a rule as one of its path patterns reaches it. It has a copy of
+// what the rule compares, so that the rule itself, which lies elsewhere, is
+// looked at only if all of it agrees.
 type entry struct {
+	matcher
 	rule    *rule
 	pattern string // as written; "" for a rule without paths
 }
+
+func newEntry(r *rule, pattern string) entry { return entry{r.matcher, r, pattern} }
 
 // entries is a list of entries whose first is in place: most have no second,
 // and a pointer less to follow is a cache miss less.
@@ -30,7 +35,7 @@ func (l *entries) add(e entry) {
 }
 
 func (l *entries) visit(m *match) {
-	if l.first.rule == nil {
+	if l == nil || l.first.rule == nil {
 		return
 	}
 	m.visit(&l.first)
@@ -64,7 +69,7 @@ func (n *pathNode) add(pattern string, r *rule) {
 		}
 		switch segment {
 		case "**":
-			at.on.rest.add(entry{r, pattern})
+			at.on.rest.add(newEntry(r, pattern))
 			return
 		case "*":
 			if at.on.star == nil {
@@ -81,7 +86,7 @@ func (n *pathNode) add(pattern string, r *rule) {
 		}
 		at = next
 	}
-	at.here.add(entry{r, pattern})
+	at.here.add(newEntry(r, pattern))
 }
 
 // compress joins runs of literal nodes.

@@ -9,9 +9,9 @@ import (
 	"github.com/arpitcoder/aegrail-engine/internal/canon"
 )
 
-// rule is a compiled rule. What every decision looks at comes first and is a
-// cache line; what it copies from an allow rule, out, follows it.
-type rule struct {
+// matcher is what a rule compares a request with, once host and path match. It
+// is a cache line.
+type matcher struct {
 	methods     methodSet
 	https, http portSet
 	deny        bool
@@ -20,6 +20,11 @@ type rule struct {
 	plain       bool // carries no limit, edit or way to dial of its own
 	quirks      canon.Quirks
 	when        *condition
+}
+
+// rule is a compiled rule.
+type rule struct {
+	matcher
 
 	out outcome // of an allow rule
 
@@ -43,11 +48,11 @@ func (r *rule) conditional() bool {
 }
 
 // ports returns the rule's ports for a scheme.
-func (r *rule) ports(s canon.Scheme) *portSet {
+func (m *matcher) ports(s canon.Scheme) *portSet {
 	if s == canon.HTTP {
-		return &r.http
+		return &m.http
 	}
-	return &r.https
+	return &m.https
 }
 
 // portSet is the ports that a rule is for. The zero value is none. Few rules
@@ -174,11 +179,10 @@ func (s *methodSet) covers(q *methodSet) bool {
 // hostNode is what the rules of one host pattern say. What every decision looks
 // at comes first.
 type hostNode struct {
-	pattern string
-	root    pathNode // of the rules with paths
-	any     entries  // rules without
-
-	restricts bool // some rule looks at methods, paths or a condition
+	pattern   string
+	restricts bool     // some rule looks at methods, paths or a condition
+	any       *entries // rules without paths; nil for none
+	root      pathNode // of the rules with paths
 	*hostMore
 }
 
@@ -215,9 +219,9 @@ func (h *hostNode) add(r *rule) {
 	switch {
 	case r.deny && !r.conditional():
 		h.bars = append(h.bars, r)
-		h.denies = append(h.denies, entry{rule: r})
+		h.denies = append(h.denies, newEntry(r, ""))
 	case r.deny:
-		h.denies = append(h.denies, entry{rule: r})
+		h.denies = append(h.denies, newEntry(r, ""))
 		h.guards = h.guards || len(r.paths) > 0
 	case r.passthrough:
 		h.tunnels = append(h.tunnels, r)
@@ -231,7 +235,10 @@ func (h *hostNode) add(r *rule) {
 		}
 	}
 	if len(r.paths) == 0 {
-		h.any.add(entry{rule: r})
+		if h.any == nil {
+			h.any = &entries{}
+		}
+		h.any.add(newEntry(r, ""))
 	}
 	for _, path := range r.paths {
 		h.root.add(path, r)

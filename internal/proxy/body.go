@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/arpitcoder/aegrail-engine/internal/digest"
@@ -51,6 +52,7 @@ type body struct {
 	memory  []byte // a judged body, to be sent
 	replays bool
 	present bool
+	aborted atomic.Bool
 	fields  []http1.Field // trailers of HTTP/2
 }
 
@@ -135,6 +137,9 @@ func (b *body) deadline() {
 	} else if b.h2ctl != nil {
 		_ = b.h2ctl.SetReadDeadline(at)
 	}
+	if b.aborted.Load() {
+		b.Abort() // its deadline may just have been moved
+	}
 }
 
 // Trailers returns the fields after the last chunk.
@@ -151,6 +156,7 @@ func (b *body) Trailers() []http1.Field {
 
 // Abort makes a Next that another goroutine waits in return.
 func (b *body) Abort() {
+	b.aborted.Store(true)
 	if b.conn != nil {
 		_ = b.conn.SetReadDeadline(time.Unix(1, 0))
 	} else if b.h2ctl != nil {

@@ -239,10 +239,9 @@ func (x *exchange) answer(resp *upstream.Response) *refusal {
 // the origin's answer has ended, before they release its last bytes.
 func (x *exchange) complete(resp *upstream.Response) *refusal {
 	resp.EndUpload()
-	why := x.body.failure()
-	if why != nil && x.client.began() {
-		// The upload broke off while the origin was answering: what came is
-		// recorded as such, and the answer goes on to its end.
+	if !x.body.done() {
+		// The origin answered without all of the body: what came is recorded as
+		// a part, and the answer goes on to its end.
 		x.rec.Truncated = true
 	}
 	x.fillEnd()

@@ -27,6 +27,9 @@ type h1client struct {
 	head  *http1.RequestHead
 	keep  bool
 	wrote bool
+
+	mu    sync.Mutex // orders the 100, which an upload's goroutine sends, and the final answer
+	waits bool       // the client waits for a 100 that was not sent
 }
 
 // exchange returns the connection's one exchange of HTTP/1.
@@ -57,11 +60,14 @@ func (c *conn) exchangeHTTP1(rw net.Conn) bool {
 		b.h1 = c.reader.Body(c.head.Framing, c.head.Length)
 		b.known = c.head.Length
 		if c.head.ExpectContinue {
-			b.expect = cl.continues
+			b.expect, cl.waits = cl.continues, true
 		}
 	}
 	keep := x.serve(context.Background(), parsed)
 	c.cutShort = !keep && cl.wrote && !x.completed
+	if keep && !x.body.done() {
+		c.lingers(rw) // the client may still be sending what the origin did not want
+	}
 	keep = keep && cl.keep && x.body.done() && !c.s.draining.Load()
 	b.release()
 	return keep
@@ -73,13 +79,35 @@ func (c *conn) inbound() canon.Inbound {
 
 // continues is the engine's 100 to a client that asked for it. It is sent when
 // the body is first wanted: after the verdict, never before (S13, B5).
+// Behind a final answer it would be read as a part of it, so none is sent then.
 func (cl *h1client) continues() error {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if !cl.waits {
+		return nil
+	}
+	cl.waits = false
 	cl.deadline()
 	_, err := cl.w.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
 	return err
 }
 
 func (cl *h1client) began() bool { return cl.wrote }
+
+// final is called before a final answer is written and reports whether the
+// client will not send its body, or not all of it: then the connection cannot
+// be kept, and the answer says so (RFC 9110 section 10.1.1, RFC 9112 section 9.3).
+func (cl *h1client) final(x *exchange, resp *upstream.Response) (unread bool) {
+	cl.mu.Lock()
+	waited := cl.waits
+	cl.waits = false
+	cl.mu.Unlock()
+	if resp.Status >= 300 { // by which upstream has stopped the upload
+		resp.EndUpload()
+		return !x.body.done()
+	}
+	return waited
+}
 
 func (cl *h1client) deadline() {
 	_ = cl.c.tcp.SetWriteDeadline(cl.c.s.now().Add(cl.c.s.limits.WriteStall))
@@ -123,7 +151,7 @@ func (cl *h1client) relay(x *exchange, resp *upstream.Response) *refusal {
 	none := bodiless(x.req.Method, resp.Status)
 	chunked := !none && resp.Length < 0 && cl.head.Minor == 1
 	untilClose := !none && resp.Length < 0 && !chunked
-	if untilClose || !x.body.done() && !x.body.present {
+	if cl.final(x, resp) || untilClose {
 		cl.keep = false
 	}
 	out = http1.AppendStatusLine(out, resp.Status)

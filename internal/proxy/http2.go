@@ -123,7 +123,9 @@ func (cl *h2client) relay(x *exchange, resp *upstream.Response) *refusal {
 		}
 	}
 	none := bodiless(x.req.Method, resp.Status)
-	if resp.Length >= 0 && resp.Status != 204 && resp.Status >= 200 {
+	// A 304 may say how long what it does not send would be, but Go's client
+	// takes that for a body that is missing (RFC 9113 section 8.1.1 says not to).
+	if resp.Length >= 0 && resp.Status != 204 && resp.Status != 304 && resp.Status >= 200 {
 		h.Set("Content-Length", strconv.FormatInt(resp.Length, 10))
 	}
 	if none {

@@ -2,7 +2,6 @@ package proxy_test
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -413,90 +412,4 @@ func TestPromise04AllNamesAgree(t *testing.T) {
 	})
 	untouched(t, e, "denied.test")
 	notAsked(t, e, "denied.test", "sub.allowed.test", "allowed.test.evil")
-}
-
-func TestPromise05NeverFailOpen(t *testing.T) {
-	t.Run("an origin that cannot be trusted", badOrigins)
-	t.Run("a client that rejects our certificate", func(t *testing.T) {
-		e := enginetest.Start(t, nil)
-		strangers := &enginetest.TunnelOptions{Config: &tls.Config{RootCAs: e.Root.Pool}}
-		for range 3 {
-			if err := e.RawConnect(t, "allowed.test").StartTLS("allowed.test", strangers); err == nil {
-				t.Fatal("a client with other roots took our certificate, or the origin's own came through")
-			}
-		}
-		e.WantRecord(t, enginetest.Fields{"event": "egress_error", "reason": "client_rejected_certificate", "host": "allowed.test"})
-		untouched(t, e, "allowed.test")
-		inspected(t, e, "allowed.test")
-	})
-	t.Run("a protocol that is not known", func(t *testing.T) {
-		e := enginetest.Start(t, nil)
-		for _, raw := range []string{"SSH-2.0-OpenSSH_9.7\r\n", "EHLO agent.test\r\n", "GET / HTTP/1.1\r\nHost: allowed.test\r\n\r\n", "\x00\x00\x00\x08\x04\xd2\x16\x2f"} {
-			c := e.RawConnect(t, "allowed.test")
-			c.Send(raw)
-			c.WantClosed()
-		}
-		e.WantRecords(t, 4, enginetest.Fields{"event": "egress_denied", "reason": "not_tls", "host": "allowed.test"})
-		untouched(t, e, "allowed.test")
-		inspected(t, e, "allowed.test")
-	})
-	t.Run("a policy that does not compile", func(t *testing.T) {
-		e := enginetest.Start(t, nil)
-		revision := inspected(t, e, "allowed.test")
-		for _, bad := range []string{"spec: [", "- name: x\n  hosts: [\"*\"]\n  verbs: [GET]", "- name: x\n  {{to \"allowed.test\"}}\n  when: 'no such('"} {
-			if err := e.TrySetPolicy(bad); err == nil {
-				t.Errorf("%q compiles", bad)
-			}
-		}
-		if now := inspected(t, e, "allowed.test"); now != revision {
-			t.Errorf("revision %s is in force, want the last good one, %s", now, revision)
-		}
-		refused(t, "what was denied", e.Do(t, e.Client(t), "DELETE", "allowed.test", "/", ""), 403, "method_not_allowed")
-	})
-}
-
-// inspected fails the test unless a new connection to host is terminated by the
-// engine and works. It returns the policy revision that judged it.
-func inspected(t *testing.T, e *enginetest.Engine, host string) string {
-	t.Helper()
-	c := e.RawTunnel(t, host, nil)
-	if issuer := c.State().PeerCertificates[0].Issuer.String(); issuer != e.CA.Certificate().Subject.String() {
-		t.Errorf("the certificate of %s is issued by %s and not by the engine", host, issuer)
-	}
-	c.WantOpen(host, "/inspected")
-	return e.WantRecord(t, enginetest.Fields{"phase": "complete", "path": "/inspected", "host": host}).Get("policy_revision")
-}
-
-// badOrigins are rows T1 to T15: each is answered 502 with its reason inside
-// TLS, nothing of the request arrives, and the next connection is inspected.
-func badOrigins(t *testing.T) {
-	root := enginetest.NewRoot(t, "origin root of the rows")
-	rows := root.BadTLS(t, "*.bad.test")
-	hosts := map[string]enginetest.Host{
-		"good.test": {},
-		"cut.test":  {Answer: func(c *enginetest.OriginConn, _ enginetest.Seen) { c.Cut() }}, // row T15
-	}
-	for i, row := range rows {
-		hosts[fmt.Sprintf("row%d.bad.test", i)] = enginetest.Host{TLS: row.TLS}
-	}
-	e := enginetest.Start(t, &enginetest.Options{Hosts: hosts, Root: root, Policy: `
-- name: all
-  {{to "*.bad.test" "good.test" "cut.test"}}
-`})
-	client := e.Client(t)
-	for i, row := range rows {
-		what, name := row.Row+" "+row.Name, fmt.Sprintf("row%d.bad.test", i)
-		r := e.Do(t, client, "POST", name, "/", "a secret")
-		if r.Status != 502 || !strings.HasPrefix(r.Reason(), "upstream_") {
-			t.Errorf("%s: %d %q, want 502 and an upstream reason", what, r.Status, r.Reason())
-		}
-		e.WantRecord(t, enginetest.Fields{"event": "egress_error", "phase": "complete", "host": name, "reason": r.Reason()})
-		if got := e.Origin(name).AllBytes(); len(got) > 0 {
-			t.Errorf("%s: the origin got %q", what, got)
-		}
-	}
-	if r := e.Do(t, client, "POST", "cut.test", "/", "x"); r.Status != 502 {
-		t.Errorf("T15 cut without an answer: %d %q", r.Status, r.Reason())
-	}
-	inspected(t, e, "good.test")
 }

@@ -51,12 +51,14 @@ func refusalOf(err error, _ canon.Scheme) *refusal {
 		return why
 	case errors.As(err, &ambiguous):
 		return &refusal{status: ambiguous.Status, reason: ambiguous.Reason, detail: ambiguous.Detail, close: true}
+	case errors.As(err, &up):
+		// Before framing: an origin's answer that cannot be read has an http1.Error
+		// as its cause, and is a failure of what was allowed, no denial.
+		return &refusal{status: up.Status, reason: up.Reason, detail: up.Detail, failed: up.Status != 403}
 	case errors.As(err, &framing):
 		return &refusal{status: framing.Status, reason: framing.Reason, detail: framing.Detail, close: true}
 	case errors.As(err, &in):
 		return &refusal{status: in.Status, reason: in.Reason, detail: in.Detail, close: true}
-	case errors.As(err, &up):
-		return &refusal{status: up.Status, reason: up.Reason, detail: up.Detail, failed: up.Status != 403}
 	default:
 		return &refusal{status: 500, reason: "internal", detail: err.Error(), failed: true, close: true}
 	}

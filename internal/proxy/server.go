@@ -202,7 +202,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		c.closeIfIdle()
 	}
 	h2err := s.h2.Shutdown(ctx)
-	s.h2conn.Close()
+	_ = s.h2conn.Close() // cannot fail
 	done := make(chan struct{})
 	go func() { s.wg.Wait(); close(done) }()
 	select {

@@ -76,7 +76,7 @@ func (x *exchange) serveTunnel(t *tunnel) {
 		x.c.end(x)
 	}
 	if !x.recorded {
-		x.recordDenial(why)
+		_ = x.recordDenial(why) // refused either way; an alert is all that can be said
 		_, _ = x.c.tcp.Write(unrecognizedName[:])
 		return
 	}

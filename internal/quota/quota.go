@@ -105,7 +105,7 @@ func (q *Quota) Take(p identity.Principal, limits []policy.Limit) (reason string
 		k.scope = limits[i].Scope
 		c := q.counters[k]
 		if c == nil {
-			if c = q.make(k, now); c == nil {
+			if c = q.add(k, now); c == nil {
 				return RateLimited, sweepEvery, false
 			}
 		}
@@ -159,8 +159,8 @@ func (c *counter) missing(l *policy.Limit, now time.Time) time.Duration {
 	return min(max(c.full.Sub(now), 0), l.Per)
 }
 
-// make adds a counter, making room for it if there is none.
-func (q *Quota) make(k key, now time.Time) *counter {
+// add makes a counter, making room for it if there is none.
+func (q *Quota) add(k key, now time.Time) *counter {
 	if len(q.counters) >= q.max {
 		q.sweep(now)
 		if len(q.counters) >= q.max {

@@ -19,10 +19,10 @@ func (c *clock) Now() time.Time { return c.now }
 
 func (c *clock) pass(d time.Duration) { c.now = c.now.Add(d) }
 
-func newQuota(t *testing.T, max int) (*quota.Quota, *clock) {
+func newQuota(t *testing.T, most int) (*quota.Quota, *clock) {
 	t.Helper()
 	c := &clock{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
-	q, err := quota.New(quota.Config{Now: c.Now, MaxCounters: max})
+	q, err := quota.New(quota.Config{Now: c.Now, MaxCounters: most})
 	if err != nil {
 		t.Fatal(err)
 	}

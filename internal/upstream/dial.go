@@ -37,6 +37,10 @@ type Resolver interface {
 type absolute struct{ r *net.Resolver }
 
 func (a absolute) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		// RFC 6761 section 6.3: always loopback, and never asked of DNS.
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil
+	}
 	return a.r.LookupNetIP(ctx, network, host+".")
 }
 

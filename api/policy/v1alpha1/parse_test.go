@@ -104,8 +104,30 @@ func spec(lines string) string { return head + "spec:\n" + lines }
 // rule wraps a rule's fields in flow style: line 6, column 8 on.
 func rule(fields string) string { return spec("  rules:\n    - {" + fields + "}\n") }
 
-func TestErrorsSayWhereWhatAndHow(t *testing.T) {
-	for _, row := range []struct{ name, file, want string }{
+// fault is a file that does not load, and what the error must hold.
+type fault struct{ name, file, want string }
+
+func checkFaults(t *testing.T, faults []fault) {
+	t.Helper()
+	for _, row := range faults {
+		t.Run(row.name, func(t *testing.T) {
+			docs, err := v1alpha1.Parse("p.yaml", []byte(row.file))
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Fatalf("\n got %v\nwant %s", err, row.want)
+			}
+			if docs != nil {
+				t.Error("policies and an error")
+			}
+			var at *v1alpha1.Error
+			if !errors.As(err, &at) || at.File != "p.yaml" || at.Line == 0 || at.Column == 0 {
+				t.Errorf("the error has no place: %+v", at)
+			}
+		})
+	}
+}
+
+func TestErrorsOfForm(t *testing.T) {
+	checkFaults(t, []fault{
 		{"an unknown key", rule(`metods: [GET], hosts: [a]`), `p.yaml:6:8: spec.rules[0]: has the unknown key "metods"; expected one of name, action, hosts, ports, scheme, methods, paths, path, when, limits, tls, websocket, noSNI, methodOverride, addresses, upstream, headers, recordPath; did you mean "methods"?`},
 		{"a key in the singular", rule(`host: [a]`), `did you mean "hosts"?`},
 		{"a key in another case", rule(`hosts: [a], nosni: allow`), `did you mean "noSNI"?`},
@@ -141,6 +163,11 @@ func TestErrorsSayWhereWhatAndHow(t *testing.T) {
 		{"a size in a list", rule(`hosts: [a], limits: {requestBytes: [1]}`), `spec.rules[0].limits.requestBytes: is a list; expected a size such as 1Mi`},
 		{"a size with two units", rule(`hosts: [a], limits: {requestBytes: 1MiG}`), `"1MiG" is no size: the unit is Ki`},
 		{"a size that is too large", rule(`hosts: [a], limits: {requestBytes: 9999Gi}`), `"9999Gi" is too large: the limit is 1024Gi`},
+	})
+}
+
+func TestErrorsOfHostsMethodsAndPaths(t *testing.T) {
+	checkFaults(t, []fault{
 		{"no hosts", rule(`methods: [GET]`), `p.yaml:6:7: spec.rules[0].hosts: is missing; expected a list of hosts, or ["*"] for every host`},
 		{"an address", rule(`hosts: [192.0.2.1]`), `spec.rules[0].hosts[0]: "192.0.2.1" is an IP address; expected a host such as api.example.com, *.example.com, "*" or 10.1.0.0/16; write it as the CIDR 192.0.2.1/32`},
 		{"an address in brackets", rule(`hosts: ["[2001:db8::1]"]`), `write it as the CIDR 2001:db8::1/128`},
@@ -174,6 +201,11 @@ func TestErrorsSayWhereWhatAndHow(t *testing.T) {
 		{"an encoded control", rule(`hosts: [a], paths: [/a%00]`), `has an encoded character that is always refused`},
 		{"invalid UTF-8 in a path", rule(`hosts: [a], paths: [/a%ff]`), `is not UTF-8 once decoded`},
 		{"a backslash", rule(`hosts: [a], paths: ["/a\\b"]`), `has characters that no path has`},
+	})
+}
+
+func TestErrorsOfFieldsTogether(t *testing.T) {
+	checkFaults(t, []fault{
 		{"an address to dial without a length", rule(`hosts: [a], addresses: ["::ffff:10.0.0.1"]`), `spec.rules[0].addresses[0]: is "::ffff:10.0.0.1"; expected a CIDR such as 10.1.0.0/16; write it as 10.0.0.1/32`},
 		{"a pin that is none", rule(`hosts: [a], upstream: {spkiPins: [md5/x]}`), `"md5/x" is no pin: write sha256/ and the base64`},
 		{"a framing header", rule(`hosts: [a], headers: {set: {Content-Length: "3"}}`), `p.yaml:6:52: spec.rules[0].headers.set.Content-Length: "Content-Length" cannot be edited: it frames the message; remove it`},
@@ -192,6 +224,11 @@ func TestErrorsSayWhereWhatAndHow(t *testing.T) {
 		{"passthrough with methods", rule(`hosts: [a], tls: passthrough, methods: [GET]`), `spec.rules[0].methods: cannot be judged in a passthrough tunnel, which is chosen by host and port only; remove it, or let the engine inspect with tls: inspect`},
 		{"passthrough of HTTP", rule(`hosts: [a], tls: passthrough, scheme: http, noSNI: allow`), `spec.rules[0].noSNI: cannot be judged`},
 		{"WebSocket without GET", rule(`hosts: [a], websocket: true, methods: [POST]`), `leaves out GET, with which every WebSocket begins; add GET to methods`},
+	})
+}
+
+func TestErrorsOfThePolicyAndTheFile(t *testing.T) {
+	checkFaults(t, []fault{
 		{"a rule named allowlist", rule(`hosts: [a], name: allowlist`), `that is how the log names spec.allowlist`},
 		{"a name with a slash", rule(`hosts: [a], name: a/b`), `spec.rules[0].name: is "a/b"; expected a name of at most 100 letters`},
 		{"two rules of a name", spec("  rules:\n    - {name: x, hosts: [a]}\n    - {name: x, hosts: [a]}"), `p.yaml:7:14: spec.rules[1].name: "x" is the name of an earlier rule (line 6)`},
@@ -210,21 +247,7 @@ func TestErrorsSayWhereWhatAndHow(t *testing.T) {
 		{"a file that is too large", strings.Repeat("#", v1alpha1.MaxFile+1), `the file has 33554433 bytes`},
 		{"YAML that is not closed", "apiVersion: [", `p.yaml:1:1: is not YAML`},
 		{"an unknown alias", "apiVersion: *nothing\n", `is not YAML: unknown anchor 'nothing' referenced`},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			docs, err := v1alpha1.Parse("p.yaml", []byte(row.file))
-			if err == nil || !strings.Contains(err.Error(), row.want) {
-				t.Fatalf("\n got %v\nwant %s", err, row.want)
-			}
-			if docs != nil {
-				t.Error("policies and an error")
-			}
-			var at *v1alpha1.Error
-			if !errors.As(err, &at) || at.File != "p.yaml" || at.Line == 0 || at.Column == 0 {
-				t.Errorf("the error has no place: %+v", at)
-			}
-		})
-	}
+	})
 }
 
 func TestSeveralFaultsAreReportedAtOnceAndNotEndlessly(t *testing.T) {

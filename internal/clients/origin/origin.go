@@ -141,19 +141,20 @@ func (s *Servers) serveHTTP(name string, h http.Handler, plain, h2 bool) error {
 		Handler: h, Protocols: protocols, TLSConfig: &tls.Config{Certificates: []tls.Certificate{leaf}},
 		ReadHeaderTimeout: 30 * time.Second,
 	}
-	s.closers = append(s.closers, server.Close)
-	ln, err := net.Listen("tcp", net.JoinHostPort(address(name), "443"))
+	s.closers = append(s.closers, func() error { _ = server.Close(); return nil }) // it closes its listeners twice and says so
+	secure, err := net.Listen("tcp", net.JoinHostPort(address(name), "443"))
 	if err != nil {
 		return err
 	}
-	go func() { _ = server.ServeTLS(ln, "", "") }()
+	go func() { _ = server.ServeTLS(secure, "", "") }()
 	if !plain {
 		return nil
 	}
-	if ln, err = net.Listen("tcp", net.JoinHostPort(address(name), "80")); err != nil {
+	open, err := net.Listen("tcp", net.JoinHostPort(address(name), "80"))
+	if err != nil {
 		return err
 	}
-	go func() { _ = server.Serve(ln) }()
+	go func() { _ = server.Serve(open) }()
 	return nil
 }
 
