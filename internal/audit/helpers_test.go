@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -117,8 +118,8 @@ func verified(t testing.TB, files ...string) Report {
 func damaged(t testing.TB, what string, line int64, files ...string) {
 	t.Helper()
 	_, err := Verify(files, VerifyOptions{})
-	d, ok := err.(*Damage)
-	if !ok || d.Line != line || !strings.Contains(d.What, what) {
+	var d *Damage
+	if !errors.As(err, &d) || d.Line != line || !strings.Contains(d.What, what) {
 		t.Fatalf("got %v, want damage at line %d: %s", err, line, what)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"syscall"
@@ -33,6 +34,7 @@ type options struct {
 	passes         int
 	window         time.Duration
 	peers          string
+	also           []string
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -47,6 +49,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f.IntVar(&o.passes, "passes", 0, "passes in place of 3")
 	f.DurationVar(&o.window, "window", 0, "measured time of a cell in a pass, in place of 1.5s")
 	f.StringVar(&o.peers, "peers", "", "peers whose name matches this `regexp`")
+	f.Func("also", "another engine `BINARY` to measure beside this tree's, as often as given", func(name string) error {
+		o.also = append(o.also, name)
+		return nil
+	})
 	f.StringVar(&o.role, "role", "", "be the peer `NAME`; the harness starts itself so")
 	f.StringVar(&o.dir, "dir", "", "with -role: where the keys are")
 	f.StringVar(&o.listen, "listen", "", "with -role: address to listen on")
@@ -94,6 +100,11 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 	}
 	l.only = only
 	l.peers = slices.DeleteFunc(l.peers, func(p peer) bool { return !who.MatchString(p.name) })
+	for _, binary := range o.also {
+		p := enginePeer(binary, "")
+		p.name = filepath.Base(binary)
+		l.peers = append(l.peers, p)
+	}
 	res, err := l.run(ctx)
 	if err != nil {
 		return err

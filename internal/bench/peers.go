@@ -61,7 +61,11 @@ spec:
 func enginePeer(binary, version string) peer {
 	return peer{name: engineName, version: version, connect: true, h2: true,
 		command: func(l *lab, dir, addr string) (*exec.Cmd, error) {
-			policy := filepath.Join(dir, "policy.yaml")
+			// In a directory of its own, since the engine watches that for changes.
+			policy := filepath.Join(dir, "policy", "policy.yaml")
+			if err := os.Mkdir(filepath.Dir(policy), 0o700); err != nil {
+				return nil, err
+			}
 			if err := os.WriteFile(policy, fmt.Appendf(nil, policyText, host, l.origin.port()), 0o600); err != nil {
 				return nil, err
 			}

@@ -79,11 +79,19 @@ func (s *stage) check(want ...string) {
 	if !maps.Equal(logged, wanted) {
 		s.t.Errorf("the log has\n%swant\n%s", logged, wanted)
 	}
+	s.sameSeen(allowed, failed)
+}
+
+// sameSeen compares what was allowed with what the origins answered. Requests
+// that failed, METHOD URL each, may have got there or not.
+func (s *stage) sameSeen(allowed tally, failed ...tally) {
+	s.t.Helper()
+	failed = append(failed, tally{})
 	seen := s.seen(allowed)
 	for line, n := range seen {
 		request := line[:strings.LastIndexByte(line, ' ')]
-		if spare := min(n-allowed[line], failed[request]); spare > 0 {
-			failed[request] -= spare
+		if spare := min(n-allowed[line], failed[0][request]); spare > 0 {
+			failed[0][request] -= spare
 			if seen[line] -= spare; seen[line] == 0 {
 				delete(seen, line)
 			}

@@ -84,6 +84,7 @@ type Reply struct {
 	Header  http.Header
 	Body    string
 	Trailer http.Header
+	Close   bool // it says that the connection ends with it
 }
 
 // Reason returns the reason code of a refusal, "" of anything else.
@@ -127,7 +128,7 @@ func (e *Engine) Try(tb testing.TB, c *http.Client, method, host, path, body str
 func readReply(resp *http.Response) (*Reply, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	return &Reply{Status: resp.StatusCode, Proto: resp.Proto, Header: resp.Header, Body: string(body), Trailer: resp.Trailer}, err
+	return &Reply{Status: resp.StatusCode, Proto: resp.Proto, Header: resp.Header, Body: string(body), Trailer: resp.Trailer, Close: resp.Close}, err
 }
 
 // Conn is a client's connection in a test's own hands: what is written goes out

@@ -354,6 +354,7 @@ func (c *compiler) egress(r *rule, in *v1alpha1.Rule, out *outcome) *Egress {
 	for _, cidr := range in.Addresses {
 		e.Addresses = append(e.Addresses, netip.MustParsePrefix(cidr)) // validated
 	}
+	e.Addresses = append(e.Addresses, literalHosts(r)...)
 	for _, pin := range in.Upstream.SPKIPins {
 		hash, err := v1alpha1.ParsePin(pin)
 		if err != nil { // validated
@@ -374,6 +375,20 @@ func (c *compiler) egress(r *rule, in *v1alpha1.Rule, out *outcome) *Egress {
 		return c.plain
 	}
 	return e
+}
+
+// literalHosts is the CIDRs of a rule whose hosts are nothing else: it names the
+// addresses themselves. Beside a name they do not count, since that name could
+// then be made to resolve to them.
+func literalHosts(r *rule) []netip.Prefix {
+	var all []netip.Prefix
+	for _, h := range r.hosts {
+		if !h.prefix.IsValid() {
+			return nil
+		}
+		all = append(all, h.prefix)
+	}
+	return all
 }
 
 func (c *compiler) rootsFile(name string) (*rootsFile, error) {

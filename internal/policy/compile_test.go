@@ -307,3 +307,20 @@ func TestWordsOfTheLog(t *testing.T) {
 		}
 	}
 }
+
+func TestD01ARuleOfAddressesAloneLetsThemThroughTheGuard(t *testing.T) {
+	for _, row := range []struct {
+		hosts, url string
+		want       int
+	}{
+		{"[10.1.0.0/16]", "http://10.1.2.3/", 1},
+		{"[10.1.0.0/16, 10.2.3.4/32]", "http://10.2.3.4/", 2},
+		{"[10.1.0.0/16, a.test]", "http://a.test/", 0}, // a.test could be made to resolve there
+		{"[a.test]", "http://a.test/", 0},
+	} {
+		d := with(t, rules("- name: r\n  scheme: http\n  hosts: "+row.hosts+"\n")).allow("GET " + row.url)
+		if got := len(d.Egress.Addresses); got != row.want {
+			t.Errorf("%s: %d CIDRs go through the guard, want %d", row.hosts, got, row.want)
+		}
+	}
+}

@@ -78,15 +78,14 @@ func TestSetsOfPortsAndMethods(t *testing.T) {
 }
 
 func TestAHostOfManyPatternsIsFoundInAll(t *testing.T) {
-	host, text := "x", ""
+	host := "x"
 	var rules []*rule
 	for i := range 12 {
 		host = fmt.Sprintf("l%d.%s", i, host)
 	}
 	for i := 0; i < len(host); i++ {
 		if host[i] == '.' {
-			text = "*" + host[i:]
-			p, err := parseHostPattern(text)
+			p, err := parseHostPattern("*" + host[i:])
 			if err != nil {
 				t.Fatal(err)
 			}

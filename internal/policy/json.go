@@ -34,8 +34,8 @@ func (e *errJSON) Error() string {
 // StrictJSON reads one JSON text into nil, bool, float64, string, []any and
 // map[string]any, as encoding/json does. It refuses keys given twice (also by
 // case folding), a byte order mark, UTF-16, invalid UTF-8, lone surrogates, NUL
-// in a key, numbers from 2^53 on or too small for a double, more than 64 levels, and
-// anything after the value.
+// in a key, numbers from 2^53 on or too small for a double, more than 64
+// levels, and anything after the value.
 func StrictJSON(text []byte) (any, error) {
 	r := jsonReader{text: text}
 	r.space()

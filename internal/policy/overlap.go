@@ -157,16 +157,16 @@ func (w *widths) rule(r *rule, warn func(r *rule, format string, args ...any)) {
 	}
 }
 
-// swallows reports that d, whose host covers r's, denies all that r allows.
-func (d *rule) swallows(r *rule) bool {
-	if !d.https.covers(&r.https) || !d.http.covers(&r.http) || !d.methods.covers(&r.methods) || d.when != nil {
+// swallows reports that r, whose host covers other's, denies all that other allows.
+func (r *rule) swallows(other *rule) bool {
+	if !r.https.covers(&other.https) || !r.http.covers(&other.http) || !r.methods.covers(&other.methods) || r.when != nil {
 		return false
 	}
-	if len(d.paths) == 0 {
+	if len(r.paths) == 0 {
 		return true
 	}
-	return len(r.paths) > 0 && !slices.ContainsFunc(r.paths, func(path string) bool {
-		return !slices.ContainsFunc(d.paths, func(wide string) bool { return pathCovers(wide, path) })
+	return len(other.paths) > 0 && !slices.ContainsFunc(other.paths, func(path string) bool {
+		return !slices.ContainsFunc(r.paths, func(wide string) bool { return pathCovers(wide, path) })
 	})
 }
 

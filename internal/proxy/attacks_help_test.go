@@ -115,6 +115,9 @@ func (w way) denies(t *testing.T, rows ...denied) {
 			if r.Status != row.status || r.Reason() != row.reason || r.Header.Get("X-Aegrail-Decision") != "denied" {
 				t.Errorf("got %d %q, want %d %q\n%s", r.Status, r.Reason(), row.status, row.reason, r.Body)
 			}
+			if !r.Close {
+				t.Fatal("the connection is kept")
+			}
 			c.WantClosed()
 			if found := w.e.Find(t, of); len(found) != before+1 {
 				t.Errorf("%d records with %s, want one more than %d; new are %q", len(found), of, before, lines(w.e.Records(t)[records:]))

@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"net/url"
 	"testing"
+
+	"golang.org/x/net/http2"
 
 	"github.com/arpitcoder/aegrail-engine/internal/canon"
 	"github.com/arpitcoder/aegrail-engine/internal/enginetest"
@@ -25,30 +26,25 @@ func bad(reason string, paths ...string) []denied {
 }
 
 // deniesH2 asks for each path over HTTP/2, where it comes in :path as it is.
-// The stream is answered; the connection may go on.
+// The stream is refused and the connection goes on. What Go's server cannot
+// parse as a URL it resets by itself, before there is a request to record.
 func deniesH2(t *testing.T, e *enginetest.Engine, reason string, paths ...string) {
 	t.Helper()
-	client := e.ClientH2(t)
+	of := enginetest.Fields{"event": "egress_denied", "reason": reason, "alpn": "h2"}
+	c := dialH2(t, e, "allowed.test")
+	defer c.Close()
 	for _, path := range paths {
-		t.Run(fmt.Sprintf("%.40q over HTTP/2", path), func(t *testing.T) {
-			before := len(e.Find(t, enginetest.Fields{"event": "egress_denied", "reason": reason, "alpn": "h2"}))
-			req, err := http.NewRequest("GET", e.URL("allowed.test", "/"), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			req.URL.Opaque = path
-			resp, err := client.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_ = resp.Body.Close()
-			if got := resp.Header.Get("X-Aegrail-Reason"); resp.ProtoMajor != 2 || resp.StatusCode != 400 || got != reason {
-				t.Errorf("got %s %d %q, want HTTP/2.0 400 %q", resp.Proto, resp.StatusCode, got, reason)
-			}
-			if n := len(e.Find(t, enginetest.Fields{"event": "egress_denied", "reason": reason, "alpn": "h2"})); n != before+1 {
-				t.Errorf("%d records with %s, want one more than %d", n, reason, before)
-			}
-		})
+		before := len(e.Find(t, of))
+		a := c.answer(c.get(e.Authority("allowed.test"), path))
+		if _, err := url.ParseRequestURI(path); err != nil && a.Reset == http2.ErrCodeProtocol {
+			continue
+		}
+		if a.Status != 400 || a.Fields["x-aegrail-reason"] != reason {
+			t.Errorf("%q over HTTP/2: %s; want 400 %q", path, a, reason)
+		}
+		if n := len(e.Find(t, of)); n != before+1 {
+			t.Errorf("%q over HTTP/2: %d records with %s, want one more than %d", path, n, of, before)
+		}
 	}
 	nothingArrived(t, e, "allowed.test")
 }
@@ -90,20 +86,18 @@ func encodedSlashAllowed(t *testing.T) {
 `})
 	w := tunnelWay(e)
 	s := w.sends(t, w.dial(t), "GET", get("/registry/@scope%2fname"))
-	w.wantHead(t, s, "GET /registry/%40scope%2Fname HTTP/1.1\r\nHost: {host}\r\n\r\n")
-	recorded(t, e, enginetest.Fields{"phase": "complete", "rule": "packages", "path": "/registry/%40scope%2Fname"})
+	w.wantHead(t, s, "GET /registry/@scope%2Fname HTTP/1.1\r\nHost: {host}\r\n\r\n")
+	recorded(t, e, enginetest.Fields{"phase": "complete", "rule": "packages", "path": "/registry/@scope%2Fname"})
 	c := w.dial(t)
-	c.Send(w.raw(get("/registry%2fname")))
-	refused(t, "an encoded slash for the pattern's own", c.Reply("GET"), 403, "path_not_allowed")
 	c.Send(w.raw(get("/registry/@scope/name")))
 	refused(t, "a slash for an encoded one", c.Reply("GET"), 403, "path_not_allowed")
-	w.denies403(t, "ambiguous_path", "/registry/a%5cb", "/registry/..%2f..", "/registry/%2f%2e%2e")
+	w.deniesMore(t, "ambiguous_path", "/registry%2fname", "/registry/a%5cb", "/registry/..%2f..", "/registry/%2f%2e%2e")
 	plainWay(e).denies(t, bad("ambiguous_path", "/registry/a%2fb")...)
 }
 
-// denies403 sends each path on a connection of its own and counts what arrived
+// deniesMore sends each path on a connection of its own and counts what arrived
 // against what had before.
-func (w way) denies403(t *testing.T, reason string, paths ...string) {
+func (w way) deniesMore(t *testing.T, reason string, paths ...string) {
 	t.Helper()
 	before := len(w.e.Origin(w.host).Requests())
 	for _, p := range paths {
@@ -172,7 +166,7 @@ func TestP04EmptySegmentsAndParameters(t *testing.T) {
 		}
 		w = plainWay(e)
 		w.sends(t, w.dial(t), "GET", get("/a;b"))
-		w.denies403(t, "ambiguous_path", "/a//b", "/a;x//b")
+		w.deniesMore(t, "ambiguous_path", "/a//b", "/a;x//b")
 	})
 }
 

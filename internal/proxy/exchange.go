@@ -135,7 +135,9 @@ func (x *exchange) judge() *refusal {
 	}
 	d := &x.decision
 	if d.Verdict != policy.Allow {
-		return &refusal{status: statusOf(d.Reason), reason: string(d.Reason), rule: d.Rule, detail: d.Detail, policy: true}
+		return &refusal{
+			status: statusOf(d.Reason), reason: string(d.Reason), rule: d.Rule, detail: d.Detail, policy: true, close: twoReadings(d.Reason),
+		}
 	}
 	if d.RequestBytes > 0 && x.req.Length > d.RequestBytes {
 		return &refusal{status: 413, reason: "body_too_large", rule: d.Rule, close: true}
@@ -266,6 +268,9 @@ func (x *exchange) rejudge() {
 	}
 	if d.Verdict != policy.Allow {
 		x.cutLocked()
+		if x.resp == nil {
+			x.body.Abort() // an upload that no answer has come to yet
+		}
 	}
 }
 

@@ -28,6 +28,28 @@ func TestPromise08StreamsStayStreams(t *testing.T) {
 	t.Run("gRPC carries both ways and ends with its status", bidirectional)
 }
 
+// open makes a request whose answer the test reads as it comes, and ends it
+// with the test. Nothing takes longer than a minute unless it hangs.
+func open(t *testing.T, client *http.Client, method, url string, body io.Reader, fields ...string) *http.Response {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	req, err := http.NewRequestWithContext(ctx, method, url, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range fields {
+		name, value, _ := strings.Cut(f, ": ")
+		req.Header.Set(name, value)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = resp.Body.Close() })
+	return resp
+}
+
 // eventsOneByOne has an origin that sends an event only when the client has
 // the one before: what is held back anywhere would stop it for good.
 func eventsOneByOne(t *testing.T, client func(*enginetest.Engine, testing.TB) *http.Client) {
@@ -51,10 +73,7 @@ func eventsOneByOne(t *testing.T, client func(*enginetest.Engine, testing.TB) *h
 				}
 			})}},
 		})
-		resp, err := client(e, t).Get(e.URL("allowed.test", "/events"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		resp := open(t, client(e, t), "GET", e.URL("allowed.test", "/events"), nil)
 		lines, n := bufio.NewScanner(resp.Body), 0
 		for lines.Scan() {
 			if lines.Text() == "" {
@@ -62,7 +81,6 @@ func eventsOneByOne(t *testing.T, client func(*enginetest.Engine, testing.TB) *h
 				got <- struct{}{}
 			}
 		}
-		_ = resp.Body.Close()
 		if n != events || lines.Err() != nil {
 			t.Errorf("%s: %d events, %v", kind, n, lines.Err())
 		}
@@ -102,11 +120,7 @@ func uploadPieces(t *testing.T, client func(*enginetest.Engine, testing.TB) *htt
 		}
 		_ = w.Close()
 	}()
-	resp, err := client(e, t).Post(e.URL("allowed.test", "/upload"), "application/octet-stream", r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
+	resp := open(t, client(e, t), "POST", e.URL("allowed.test", "/upload"), r)
 	if body, err := io.ReadAll(resp.Body); string(body) != "all" {
 		t.Errorf("%d %q %v", resp.StatusCode, body, err)
 	}
@@ -171,22 +185,15 @@ func flatMemory(t *testing.T, client func(*enginetest.Engine, testing.TB) *http.
 	runtime.GC()
 	before := heap()
 	up := &gauge{left: size}
-	resp, err := hc.Post(e.URL("allowed.test", "/up"), "application/octet-stream", up)
-	if err != nil {
-		t.Fatal(err)
-	}
+	resp := open(t, hc, "POST", e.URL("allowed.test", "/up"), up)
 	if body, err := io.ReadAll(resp.Body); string(body) != fmt.Sprint(size) {
 		t.Errorf("the origin counted %q bytes, %v", body, err)
 	}
-	_ = resp.Body.Close()
-	if resp, err = hc.Get(e.URL("allowed.test", "/down")); err != nil {
-		t.Fatal(err)
-	}
+	resp = open(t, hc, "GET", e.URL("allowed.test", "/down"), nil)
 	down := &gauge{left: size}
 	if n, err := io.Copy(down, resp.Body); n != size || err != nil {
 		t.Errorf("%d bytes came, %v", n, err)
 	}
-	_ = resp.Body.Close()
 	for what, most := range map[string]uint64{"up": up.most, "down": down.most} {
 		if most > before+bound {
 			t.Errorf("%d MiB %s: the heap went from %d to %d MiB", size>>20, what, before>>20, most>>20)
@@ -265,17 +272,7 @@ func bidirectional(t *testing.T) {
 		})}},
 	})
 	r, w := io.Pipe()
-	req, err := http.NewRequestWithContext(t.Context(), "POST", e.URL("allowed.test", "/echo.Echo/Talk"), r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/grpc")
-	req.Header.Set("TE", "trailers")
-	resp, err := e.ClientH2(t).Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
+	resp := open(t, e.ClientH2(t), "POST", e.URL("allowed.test", "/echo.Echo/Talk"), r, "Content-Type: application/grpc", "TE: trailers")
 	for i := range 5 {
 		message := fmt.Sprintf("\x00\x00\x00\x00\x03m%02d", i)
 		if _, err := io.WriteString(w, message); err != nil {

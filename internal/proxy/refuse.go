@@ -97,6 +97,17 @@ func statusOf(r policy.Reason) int {
 	}
 }
 
+// twoReadings reports a verdict on the request's form rather than on the agent's
+// rights: whoever sends one does not get to send another on the connection.
+func twoReadings(r policy.Reason) bool {
+	switch r {
+	case policy.AmbiguousPath, policy.MethodOverride, policy.BadBody, policy.BodyTooLarge, policy.UpgradeNotAllowed:
+		return true
+	default:
+		return false
+	}
+}
+
 // answer is a refusal in the client's terms: a status, fields and a body.
 type answer struct {
 	status  int

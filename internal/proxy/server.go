@@ -214,6 +214,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, c := range s.snapshot() {
 		c.abort()
 	}
+	s.cfg.Upstream.Close() // or who waits for an origin's answer would wait on
 	<-done
 	return errors.Join(ctx.Err(), h2err)
 }

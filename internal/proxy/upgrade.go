@@ -149,6 +149,9 @@ func (cl *h1client) relayFrames(x *exchange, toOrigin, toClient *half) *refusal 
 	toOrigin.w.ending.Store(true)
 	toOrigin.deadline()
 	toClient.deadline()
+	if x.cut.Load() {
+		_ = cl.c.tcp.SetReadDeadline(time.Unix(1, 0)) // there is no close to wait for
+	}
 	second := <-ended
 	var why *refusal
 	switch {

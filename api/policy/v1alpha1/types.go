@@ -44,7 +44,8 @@
 // An exact name; "*.example.com", which is any depth below and not the apex; a
 // "*" label in the middle, which is one label; "*" alone, which is every name.
 // IP addresses are written as CIDRs, and no name pattern allows one. A deny
-// rule for "*" covers addresses too.
+// rule for "*" covers addresses too. A rule whose hosts are all CIDRs lets
+// them through the address guard; beside a name, that takes addresses.
 //
 // # Paths
 //
