@@ -62,8 +62,8 @@ func (r result) check() error {
 // proxy and with the roots that its environment names. It prints a result a
 // line.
 //
-// Go's client leaves the proxy out for loopback whatever the environment says,
-// so the demo, whose model server is there, sets it by hand.
+// NO_PROXY leaves the proxy out for names below localhost, so the demo, whose
+// model server has one, sets it by hand.
 func agent(base, proxy, roots string) {
 	client, err := newClient(proxy, roots)
 	if err != nil {

@@ -95,19 +95,21 @@ func (d *demo) build(ctx context.Context) error {
 	return nil
 }
 
-// policyText is the whole policy. The demo has no DNS, so its model server goes
-// by an address: hosts are then ranges, clients send no server name, and loopback
-// is refused unless the rule names it.
+// modelHost is the model server's name.
+const modelHost = "model.localhost"
+
+// policyText is the whole policy. Names below localhost are loopback everywhere
+// (RFC 6761), so the demo needs no DNS; and loopback is refused unless a rule
+// names it.
 const policyText = `apiVersion: aegrail.io/v1alpha1
 kind: AgentPolicy
 metadata: {name: demo}
 spec:
   rules:
     - name: chat
-      hosts: [127.0.0.1/32]
+      hosts: [` + modelHost + `]
       ports: [%d]
-      addresses: [127.0.0.1/32]
-      noSNI: allow
+      addresses: [127.0.0.1/32, "::1/128"]
       methods: [POST]
       paths: [/v1/chat/completions]
 `
@@ -122,7 +124,7 @@ func (d *demo) showAgent(ctx context.Context) error {
 		return fmt.Errorf("finding this program: %w", err)
 	}
 	c := exec.CommandContext(ctx, d.engine, "exec", "--policy", "policy.yaml", "--audit-file", "audit.log",
-		"--upstream-roots", "server-root.pem", "--", self, "agent", fmt.Sprintf("https://127.0.0.1:%d", d.server.port))
+		"--upstream-roots", "server-root.pem", "--", self, "agent", fmt.Sprintf("https://%s:%d", modelHost, d.server.port))
 	c.Dir = d.dir
 	var stderr bytes.Buffer
 	c.Stderr = &stderr

@@ -58,7 +58,7 @@ func (p *printer) call(r result) {
 		verdict, code, text = "WRONG", red, fmt.Sprintf("%d %s %s", r.Status, r.Reason, r.Text)
 	}
 	target := r.Call.URL
-	if u, err := url.Parse(target); err == nil && u.Hostname() == "127.0.0.1" {
+	if u, err := url.Parse(target); err == nil && u.Hostname() == modelHost {
 		target = u.Path
 	}
 	fmt.Fprintf(p.out, "  %-17s %-6s %-26s %s  %s\n", r.Call.What, r.Call.Method, target, p.paint(code, fmt.Sprintf("%-7s", verdict)), text)

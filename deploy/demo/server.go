@@ -43,7 +43,7 @@ func startServer(rootFile string) (*server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the model server's key: %w", err)
 	}
-	leaf, err := authority.Mint("127.0.0.1", key, time.Now())
+	leaf, err := authority.Mint(modelHost, key, time.Now())
 	if err != nil {
 		return nil, fmt.Errorf("making the model server's certificate: %w", err)
 	}

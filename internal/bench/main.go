@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -27,6 +28,7 @@ func main() {
 
 type options struct {
 	quick, noMicro bool
+	floor          bool
 	only, out      string
 	profile        string
 	role, dir      string
@@ -53,6 +55,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		o.also = append(o.also, name)
 		return nil
 	})
+	f.BoolVar(&o.floor, "floor", false, "also measure the least that a proxy in Go can do; only small bodies")
 	f.StringVar(&o.role, "role", "", "be the peer `NAME`; the harness starts itself so")
 	f.StringVar(&o.dir, "dir", "", "with -role: where the keys are")
 	f.StringVar(&o.listen, "listen", "", "with -role: address to listen on")
@@ -100,6 +103,9 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 	}
 	l.only = only
 	l.peers = slices.DeleteFunc(l.peers, func(p peer) bool { return !who.MatchString(p.name) })
+	if o.floor {
+		l.peers = append(l.peers, goPeer(floorName, runtime.Version()))
+	}
 	for _, binary := range o.also {
 		p := enginePeer(binary, "")
 		p.name = filepath.Base(binary)

@@ -28,6 +28,9 @@ func serveRole(role, dir, addr, origin string) error {
 	if err != nil {
 		return err
 	}
+	if role == floorName {
+		return serveFloor(in, out, addr, origin)
+	}
 	transport := &http.Transport{
 		TLSClientConfig: out, MaxIdleConnsPerHost: 1024, DisableCompression: true,
 		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}, // the origin speaks HTTP/1.1

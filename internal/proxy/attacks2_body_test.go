@@ -203,13 +203,6 @@ func TestB04LargerThanRequestBytes(t *testing.T) {
 		c := e.RawTunnel(t, "judged.test", nil)
 		c.Send(raw)
 		refused(t, what, c.Reply("POST"), 413, "body_too_large")
-		if strings.HasSuffix(what, "its length says so") { // what is left of it is little, and was there
-			c.Send(head("/plain", "Content-Length: 2\r\n") + "{}")
-			if r := c.Reply("POST"); r.Status != 200 {
-				t.Errorf("%s: the next request: %d %s", what, r.Status, r.Reason())
-			}
-			continue
-		}
 		c.WantClosed()
 	}
 	refused(t, "decodes to more", e.Do(t, e.Client(t), "POST", "judged.test", "/v1/x", gzipped(over), isJSON, "Content-Encoding: gzip"), 413, "body_too_large")
@@ -219,11 +212,7 @@ func TestB04LargerThanRequestBytes(t *testing.T) {
 	if a := c.answer(stream); a.Status != 413 || a.Fields["x-aegrail-reason"] != "body_too_large" {
 		t.Errorf("HTTP/2 without a length: %s", a)
 	}
-	for _, s := range e.Origin("judged.test").Requests() {
-		if s.BodyBytes != 2 {
-			t.Errorf("arrived: %s", s)
-		}
-	}
+	untouched(t, e, "judged.test")
 
 	// An unread body of unknown length is on its way when the limit is passed:
 	// the origin never sees its end.
@@ -238,7 +227,7 @@ func TestB04LargerThanRequestBytes(t *testing.T) {
 	}
 	e.WantRecords(t, 2, enginetest.Fields{"phase": "complete", "path": "/plain", "reason": "body_too_large", "status_code": 413})
 	for _, s := range e.Origin("judged.test").Requests() {
-		if s.Complete && s.BodyBytes != 2 {
+		if s.Complete {
 			t.Errorf("arrived whole: %s", s)
 		}
 	}

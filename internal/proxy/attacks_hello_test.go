@@ -124,7 +124,7 @@ func TestA05NamesThatTwoReadersReadInTwoWays(t *testing.T) {
 		c := w.dial(t)
 		c.Send("GET / HTTP/1.1\r\nHost: " + name + "\r\n\r\n")
 		r := c.Reply("GET")
-		trimmed := strings.Trim(name, " ") == "allowed.test" // optional white space; but the port is not the connection's
+		trimmed := strings.TrimSpace(name) == "allowed.test" // white space that HTTP allows; but the port is not the connection's
 		if !(r.Status == 400 && slices.Contains([]string{"bad_host", "bad_header", "bad_port"}, r.Reason()) ||
 			r.Status == 421 && r.Reason() == "name_mismatch" && (trimmed || name == "allowed.test:443")) {
 			t.Errorf("a Host of %q: %d %q", name, r.Status, r.Reason())
@@ -325,7 +325,6 @@ func TestA14EncryptedHello(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "ECH") {
 			t.Errorf("the handshake: %v, want ECH to be rejected", err)
 		}
-		e.WantRecord(t, enginetest.Fields{"host": "allowed.test", "reason": "client_alert"})
 	})
 	t.Run("an outer name that is not the target's", func(t *testing.T) {
 		if err := e.RawConnect(t, "allowed.test").StartTLS("allowed.test", hidden("cloud.test")); err == nil {

@@ -106,7 +106,7 @@ func (x *exchange) serve(ctx context.Context, parsed *refusal) (keep bool) {
 		return true
 	}
 	if x.cut.Load() {
-		why = policyChanged()
+		why = x.cutReason()
 		why.failed = x.recorded
 	}
 	switch {
@@ -285,6 +285,14 @@ func (x *exchange) cutLocked() {
 // aborter is what carries an exchange to its origin: a response, or the raw
 // connection of a tunnel.
 type aborter interface{ Abort() }
+
+// cutReason is why another goroutine ended x.
+func (x *exchange) cutReason() *refusal {
+	if x.s.aborting.Load() {
+		return &refusal{status: 503, reason: "shutdown", detail: "the engine is stopping", failed: true, close: true}
+	}
+	return policyChanged()
+}
 
 func policyChanged() *refusal {
 	return &refusal{status: 403, reason: "policy_changed", detail: "the rule that allowed this is gone", failed: true, close: true}

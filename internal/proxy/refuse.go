@@ -163,7 +163,9 @@ func (x *exchange) refusalAnswer(why *refusal) answer {
 		a.add("Grpc-Status", strconv.Itoa(grpcStatus(why.status)))
 		a.add("Grpc-Message", grpcMessage("aegrail: "+why.Error()))
 	case x.isJSONRPC():
-		a.status = 403
+		if why.policy {
+			a.status = 403
+		}
 		a.add("Content-Type", "application/json")
 		a.body = x.jsonRPC(p)
 	default:

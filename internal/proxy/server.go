@@ -26,6 +26,7 @@ type Server struct {
 	ids    atomic.Uint64
 
 	draining atomic.Bool // Shutdown has begun: connections end after their exchange
+	aborting atomic.Bool // its time is up: what is left is cut
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
@@ -210,6 +211,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	s.aborting.Store(true)
 	_ = s.h2.Close()
 	for _, c := range s.snapshot() {
 		c.abort()

@@ -81,7 +81,7 @@ func (x *exchange) serveTunnel(t *tunnel) {
 		return
 	}
 	if x.cut.Load() {
-		why = policyChanged()
+		why = x.cutReason()
 	}
 	x.recordTunnelEnd(t, why)
 }

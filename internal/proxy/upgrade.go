@@ -156,7 +156,7 @@ func (cl *h1client) relayFrames(x *exchange, toOrigin, toClient *half) *refusal 
 	var why *refusal
 	switch {
 	case x.cut.Load():
-		why = policyChanged()
+		why = x.cutReason()
 	case errors.Is(first.err, errFrame), errors.Is(second.err, errFrame):
 		bad := first
 		if !errors.Is(first.err, errFrame) {
