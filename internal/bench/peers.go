@@ -133,7 +133,7 @@ func haproxyPeer(ctx context.Context) (peer, error) {
 
 // goPeer is a proxy that this program is when it is started with -role.
 func goPeer(name, version string) peer {
-	return peer{name: name, version: version, connect: true, h2: true,
+	return peer{name: name, version: version, connect: true, h2: name == reverseName,
 		command: func(l *lab, _, addr string) (*exec.Cmd, error) {
 			return exec.Command(l.self, "-role", name, "-listen", addr, "-dir", l.dir, "-origin", l.origin.addr), nil
 		}}

@@ -211,7 +211,7 @@ func TestH01ToH08WhatTheStandardServerAccepts(t *testing.T) {
 				t.Errorf("%s; want %d %q", a, row.status, row.reason)
 			}
 			found := e.WantRecords(t, before+1, enginetest.Fields{"event": "egress_denied"})
-			if last := found[len(found)-1]; last.Get("reason") != a.Fields["x-aegrail-reason"] || last.Get("host") != "allowed.test" {
+			if last := found[len(found)-1]; last.Get("reason") != a.Fields["x-aegrail-reason"] || last.Get("host") != "allowed.test" || last.Get("policy_revision") == "" {
 				t.Errorf("the record: %s", last.Line)
 			}
 			if a := c.answer(c.get(host, "/next")); a.Status != 200 {

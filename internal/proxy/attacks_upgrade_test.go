@@ -323,10 +323,10 @@ func TestU04AndU06FramesFromTheClient(t *testing.T) {
 
 // untilClosed reads up to the close frame that is meant to come, as an honest
 // peer does before it closes, or to the end.
-func untilClosed(r io.Reader, frame string) string {
+func untilClosed(r io.Reader, last string) string {
 	var all []byte
 	piece := make([]byte, 4<<10)
-	for !strings.HasSuffix(string(all), frame) {
+	for !strings.HasSuffix(string(all), last) {
 		n, err := r.Read(piece)
 		all = append(all, piece[:n]...)
 		if err != nil {

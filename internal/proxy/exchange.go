@@ -76,7 +76,7 @@ func newExchange(s *Server) *exchange {
 func (x *exchange) reset(c *conn, cl client) {
 	x.c, x.client = c, cl
 	x.decision = policy.Decision{}
-	x.judged = nil
+	x.judged, x.view = nil, nil // not the view of the request before
 	x.rec = audit.Record{}
 	x.reqHash.Reset()
 	x.respHash.Reset()

@@ -53,9 +53,10 @@ func (x *exchange) fill() {
 	case policy.RecordHash:
 		rec.PathForm = audit.PathHash
 	}
-	if x.view != nil {
-		rec.PolicyRevision = x.view.Revision()
+	if x.view == nil { // refused before there was anything to judge
+		x.view = x.c.policy()
 	}
+	rec.PolicyRevision = x.view.Revision()
 	if d.Observed {
 		rec.Reason = string(d.Reason)
 	}
