@@ -127,6 +127,7 @@ func (o *once) Read([]byte) (int, error) {
 
 func TestS18ForbiddenTrailers(t *testing.T) {
 	for _, name := range []string{
+		"X-HTTP-Method-Override", "X-Method-Override", "X-Original-URL", "X-Rewrite-URL", "X-Host", "X_Forwarded_Host", "Content_Type", "If_Match",
 		"Content-Length", "Host", "Authorization", "Cookie", "Transfer-Encoding", "Trailer", "Set-Cookie", "Set-Cookie2", "Proxy-Authorization", "Proxy-Authenticate",
 		"Proxy-Anything", "Connection", "Keep-Alive", "TE", "Upgrade", "HTTP2-Settings", "Expect", "Range", "Content-Type", "Content-Encoding", "Content-Range",
 		"Cache-Control", "Max-Forwards", "Pragma", "WWW-Authenticate", "If-Match", "If-None-Match", "Forwarded", "X-Forwarded-For", "Content_Length", "Transfer_Encoding",

@@ -64,13 +64,13 @@ func TestRequestsAreCountedOnceWhenTheyAreFinished(t *testing.T) {
 	seen.Observed = true
 	m.Observe(seen)
 	m.Observe(&audit.Record{Event: audit.EgressDenied, Phase: audit.PhaseDecision, Method: "DELETE", Reason: "method_not_allowed"})
-	m.Observe(&audit.Record{Event: audit.EgressDenied, Reason: "bad_hello", Count: 7})
+	m.Observe(&audit.Record{Event: audit.EgressDenied, Reason: "bad_client_hello", Count: 7})
 	m.Observe(&audit.Record{Event: audit.EgressError, Phase: audit.PhaseComplete, Method: "CONNECT", Reason: "upstream_timeout"})
 	wantLines(t, scrape(t, m),
 		`aegrail_requests_total{method="read",reason="none",verdict="allowed"} 2`,
 		`aegrail_requests_total{method="write",reason="none",verdict="observed"} 1`,
 		`aegrail_requests_total{method="delete",reason="method_not_allowed",verdict="denied"} 1`,
-		`aegrail_requests_total{method="none",reason="bad_hello",verdict="denied"} 7`,
+		`aegrail_requests_total{method="none",reason="bad_client_hello",verdict="denied"} 7`,
 		`aegrail_requests_total{method="connect",reason="upstream_timeout",verdict="error"} 1`,
 		`aegrail_request_bytes_total 30`,
 		`aegrail_response_bytes_total 60`,

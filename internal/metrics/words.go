@@ -67,32 +67,36 @@ func classOf(method string) methodClass {
 }
 
 // reasonWords is the engine's reasons; the first stands for none, the second
-// for those that are missing here.
+// for what is missing here, which a test keeps empty.
 var reasonWords = [...]string{
 	"none", "other",
 	// framing and heads
 	"bad_framing", "bad_header", "bad_request_line", "head_too_large", "too_many_fields", "bad_chunk", "bad_trailer",
-	"bad_expect", "bad_response", "request_timeout", "client_closed", "bad_version", "bad_method",
+	"bad_expect", "bad_response", "head_timeout", "bad_method", "nested_connect", "bad_upgrade",
 	// names, paths, queries
-	"bad_host", "bad_path", "ambiguous_path", "bad_query", "bad_target", "bad_port", "name_mismatch", "method_override",
-	"bad_authority", "bad_upgrade",
+	"bad_host", "bad_path", "ambiguous_path", "bad_query", "bad_target", "bad_port", "bad_scheme", "name_mismatch", "method_override",
 	// connections
-	"bad_hello", "no_sni", "ech", "no_application_protocol", "unknown_protocol", "unknown_agent", "too_many_connections",
-	"client_rejected_certificate", "handshake_failed", "handshake_timeout", "mint_failed", "not_permitted_by_ca", "own_address",
+	"bad_client_hello", "no_sni", "ech_in_passthrough", "no_application_protocol", "tls_version", "not_tls", "not_redirected",
+	"unknown_principal", "too_many_connections", "client_rejected_certificate", "client_alert", "handshake_aborted",
+	"handshake_timeout", "leaf_not_minted",
 	// policy
 	"not_in_allowlist", "method_not_allowed", "path_not_allowed", "condition_not_met", "denied_by_rule", "no_policy_for_agent",
-	"port_not_allowed", "scheme_not_allowed", "bad_body", "body_too_large", "websocket_not_allowed", "tunnel_not_allowed", "held",
-	"policy_changed", "no_policy",
+	"port_not_allowed", "scheme_not_allowed", "bad_body", "body_too_large", "websocket_not_allowed", "tunnel_not_allowed",
+	"upgrade_not_allowed", "policy_changed",
 	// limits
-	"request_count_exceeded", "rate_limited", "record_budget_exceeded",
+	"request_count_exceeded", "rate_limited", "refusal_budget",
 	// upstream
-	"resolve_failed", "address_denied", "dial_failed", "upstream_tls", "upstream_certificate", "upstream_certificate_expired",
-	"upstream_certificate_name", "upstream_certificate_unknown", "upstream_timeout", "upstream_closed", "upstream_reset",
-	"upstream_proxy_failed", "pin_mismatch",
+	"resolve_failed", "address_denied", "dial_failed", "canceled", "request_aborted",
+	"upstream_tls", "upstream_tls_version", "upstream_cert_expired", "upstream_cert_not_yet_valid", "upstream_cert_name",
+	"upstream_cert_no_san", "upstream_cert_unknown_root", "upstream_cert_self_signed", "upstream_cert_incomplete",
+	"upstream_cert_weak_signature", "upstream_cert_weak_key", "upstream_cert_usage", "upstream_cert_too_large", "upstream_cert_pin",
+	"upstream_cert_invalid", "upstream_client_cert_wanted", "upstream_client_closed", "upstream_closed", "upstream_reset",
+	"upstream_refused", "upstream_truncated", "upstream_timeout", "upstream_unsendable", "upstream_not_permitted",
+	"upstream_proxy_failed", "upstream_proxy_refused",
 	// bodies and streams
-	"aborted", "body_timeout", "websocket_protocol_error", "shutdown",
+	"client_aborted", "client_stalled", "body_timeout", "bad_frame", "websocket_idle", "tunnel_idle", "shutdown",
 	// the engine
-	"audit_failed", "internal_error",
+	"audit_unavailable", "audit_recovered", "internal",
 }
 
 const noReason, otherReason = 0, 1

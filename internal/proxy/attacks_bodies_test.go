@@ -143,13 +143,13 @@ func TestS12BodiesWhereNoneIsExpected(t *testing.T) {
 
 func TestS13Expect(t *testing.T) {
 	e := attacked(t, enginetest.Options{})
-	const delete = "DELETE {at}/x HTTP/1.1\r\nHost: {host}\r\n"
+	const deletes = "DELETE {at}/x HTTP/1.1\r\nHost: {host}\r\n"
 	for _, w := range bothWays(e) {
 		// The body never comes: an engine that read it would not answer.
 		w.denies(t,
-			denied{"a denied request that waits with its length", delete + "Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n", "method_not_allowed", 403},
-			denied{"a denied request that waits with its chunks", delete + "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n", "method_not_allowed", 403},
-			denied{"a denied request that waits, in capitals", delete + "EXPECT: 100-CONTINUE\r\nContent-Length: 1000\r\n\r\n", "method_not_allowed", 403},
+			denied{"a denied request that waits with its length", deletes + "Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n", "method_not_allowed", 403},
+			denied{"a denied request that waits with its chunks", deletes + "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n", "method_not_allowed", 403},
+			denied{"a denied request that waits, in capitals", deletes + "EXPECT: 100-CONTINUE\r\nContent-Length: 1000\r\n\r\n", "method_not_allowed", 403},
 			denied{"a path with two readings that waits", "POST {at}/a/../x HTTP/1.1\r\nHost: {host}\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n", "ambiguous_path", 0},
 			denied{"another expectation", head("POST", "Expect: 200-ok", "Content-Length: 3") + "abc", "bad_expect", 417},
 			denied{"two expectations", head("POST", "Expect: 100-continue, 100-continue", "Content-Length: 3") + "abc", "bad_expect", 417},

@@ -239,7 +239,7 @@ func TestA11HellosInPieces(t *testing.T) {
 				continue
 			}
 			path := "/" + strings.ReplaceAll(what, " ", "-")
-			fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path, e.Authority("allowed.test"))
+			_, _ = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path, e.Authority("allowed.test"))
 			answer, err := io.ReadAll(io.LimitReader(conn, int64(len("HTTP/1.1 200"))))
 			if err != nil || string(answer) != "HTTP/1.1 200" {
 				t.Errorf("%s, a ClientHello in %s: %q, %v", tunnel, what, answer, err)

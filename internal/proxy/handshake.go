@@ -96,7 +96,9 @@ func (c *conn) terminate() (*tls.Conn, *refusal) {
 	err := tc.HandshakeContext(context.Background())
 	if err != nil {
 		why := c.handshakeRefusal(err)
-		c.s.cfg.Metrics.Handshake(outcomeOf(why))
+		if why.reason != "not_tls" { // which may be HTTP that a rule allows
+			c.s.cfg.Metrics.Handshake(outcomeOf(why))
+		}
 		return nil, why
 	}
 	_ = c.tcp.SetDeadline(noDeadline)
@@ -145,7 +147,7 @@ func outcomeOf(why *refusal) metrics.Handshake {
 	switch why.reason {
 	case "client_rejected_certificate":
 		return metrics.HandshakeClientRejected
-	case "bad_client_hello", "not_tls", "no_sni", "bad_host":
+	case "bad_client_hello", "no_sni", "bad_host":
 		return metrics.HandshakeBadHello
 	case "name_mismatch":
 		return metrics.HandshakeDeniedName

@@ -40,8 +40,8 @@ import (
 
 // The reasons of a refusal, as the aegrail project names them.
 const (
-	RateLimited          = "rate_limited"
-	RequestCountExceeded = "request_count_exceeded"
+	ReasonRateLimited          = "rate_limited"
+	ReasonRequestCountExceeded = "request_count_exceeded"
 )
 
 const (
@@ -95,7 +95,7 @@ func (q *Quota) Take(p identity.Principal, limits []policy.Limit) (reason string
 		return "", 0, true
 	}
 	if q == nil {
-		return RateLimited, 0, false
+		return ReasonRateLimited, 0, false
 	}
 	now := q.now()
 	q.mu.Lock()
@@ -106,7 +106,7 @@ func (q *Quota) Take(p identity.Principal, limits []policy.Limit) (reason string
 		c := q.counters[k]
 		if c == nil {
 			if c = q.add(k, now); c == nil {
-				return RateLimited, sweepEvery, false
+				return ReasonRateLimited, sweepEvery, false
 			}
 		}
 		if reason, retryAfter, ok = c.room(&limits[i], now); !ok {
@@ -128,14 +128,14 @@ func (q *Quota) Take(p identity.Principal, limits []policy.Limit) (reason string
 // room says whether one more request fits.
 func (c *counter) room(l *policy.Limit, now time.Time) (reason string, retryAfter time.Duration, ok bool) {
 	if l.MaxRequests > 0 && c.requests >= l.MaxRequests {
-		return RequestCountExceeded, 0, false
+		return ReasonRequestCountExceeded, 0, false
 	}
 	if l.Rate > 0 {
 		// The bucket holds Per worth of tokens; what is missing from it is
 		// the time until it is full.
 		missing := c.missing(l, now)
 		if over := missing + step(l) - l.Per; over > 0 {
-			return RateLimited, over, false
+			return ReasonRateLimited, over, false
 		}
 	}
 	return "", 0, true

@@ -46,7 +46,7 @@ func TestTheBucketIsFullAtFirstAndFillsSteadily(t *testing.T) {
 		}
 	}
 	reason, wait, ok := q.Take(bot, limits)
-	if ok || reason != quota.RateLimited || wait <= 8*time.Second || wait > 9*time.Second {
+	if ok || reason != quota.ReasonRateLimited || wait <= 8*time.Second || wait > 9*time.Second {
 		t.Fatalf("request 8: %q, retry after %v, %v; want rate_limited for a seventh of a minute", reason, wait, ok)
 	}
 	c.pass(wait)
@@ -70,7 +70,7 @@ func TestRequestsAreCountedForever(t *testing.T) {
 	q.Take(bot, limits)
 	q.Take(bot, limits)
 	c.pass(1000 * time.Hour)
-	if reason, wait, ok := q.Take(bot, limits); ok || reason != quota.RequestCountExceeded || wait != 0 {
+	if reason, wait, ok := q.Take(bot, limits); ok || reason != quota.ReasonRequestCountExceeded || wait != 0 {
 		t.Fatalf("%q, %v, %v", reason, wait, ok)
 	}
 }
@@ -116,7 +116,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	c.pass(time.Hour)
 	for range 2 {
-		if reason, wait, ok := q.Take(identity.Principal{AgentIdentity: "one too many"}, []policy.Limit{atMost("a", 5)}); ok || reason != quota.RateLimited || wait == 0 {
+		if reason, wait, ok := q.Take(identity.Principal{AgentIdentity: "one too many"}, []policy.Limit{atMost("a", 5)}); ok || reason != quota.ReasonRateLimited || wait == 0 {
 			t.Fatalf("%q, %v, %v: a count was forgotten, or nobody is refused", reason, wait, ok)
 		}
 	}
