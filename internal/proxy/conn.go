@@ -148,6 +148,7 @@ func (c *conn) nextHead(rw net.Conn) bool {
 		return false
 	}
 	if err := c.reader.Wait(); err != nil {
+		c.leftWithAlert(err)
 		return false
 	}
 	_ = c.tcp.SetReadDeadline(c.s.now().Add(c.s.limits.Head))
@@ -167,6 +168,18 @@ func (c *conn) nextHead(rw net.Conn) bool {
 	}
 	c.refuseHead(rw, refusalOfRead(err, c.scheme))
 	return false
+}
+
+// leftWithAlert records a client that ended the connection with a TLS alert: in
+// TLS 1.3 it may do so after the handshake, and what it did not like about us
+// is worth knowing.
+func (c *conn) leftWithAlert(err error) {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "remote error" {
+		why := c.handshakeRefusal(err)
+		c.s.cfg.Metrics.Handshake(outcomeOf(why))
+		c.refuseQuietly(why)
+	}
 }
 
 // connect serves a CONNECT: the target is agreed on, and where no rule could
