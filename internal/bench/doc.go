@@ -5,7 +5,7 @@
 //	go run . -quick           short windows and one pass: to see that it works
 //	go run . -o BENCH.md      the table also goes into that file
 //	go run . -only keep-alive what matches a regular expression, by row
-//	go run . -profile cpu.out a CPU profile of the engine under keep-alive load
+//	go run . -profile cpu.out a CPU profile of the engine under the first row
 //
 // # How it measures
 //

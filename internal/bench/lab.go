@@ -31,7 +31,7 @@ type sizes struct {
 func fullSizes() sizes {
 	return sizes{
 		passes: 3, warm: 300 * time.Millisecond, window: 1500 * time.Millisecond, sseRounds: 4,
-		idle: 1000, huge: 1 << 30, benchtime: 300 * time.Millisecond,
+		idle: 1000, huge: 1 << 30, benchtime: 200 * time.Millisecond,
 	}
 }
 

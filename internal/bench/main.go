@@ -47,7 +47,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f.BoolVar(&o.noMicro, "no-micro", false, "leave the in-process figures out")
 	f.StringVar(&o.only, "only", "", "rows whose name matches this `regexp`, and no in-process figures")
 	f.StringVar(&o.out, "o", "", "also write the report to `FILE`")
-	f.StringVar(&o.profile, "profile", "", "write a CPU profile of the engine under keep-alive load to `FILE` and stop")
+	f.StringVar(&o.profile, "profile", "", "write a CPU profile of the engine under the first row of -only to `FILE` and stop")
 	f.IntVar(&o.passes, "passes", 0, "passes in place of 3")
 	f.DurationVar(&o.window, "window", 0, "measured time of a cell in a pass, in place of 1.5s")
 	f.StringVar(&o.peers, "peers", "", "peers whose name matches this `regexp`")
@@ -98,10 +98,10 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 		return err
 	}
 	defer l.close()
+	l.only = only
 	if o.profile != "" {
 		return l.profile(ctx, o.profile)
 	}
-	l.only = only
 	l.peers = slices.DeleteFunc(l.peers, func(p peer) bool { return !who.MatchString(p.name) })
 	if o.floor {
 		l.peers = append(l.peers, goPeer(floorName, runtime.Version()))

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
@@ -31,6 +32,10 @@ type micro struct {
 	allocs, bytes int64
 }
 
+// microRuns is how often each is measured; the least counts, since what
+// disturbs only adds.
+const microRuns = 3
+
 // manyHosts are so many names that none of a run is in a cache of leaves.
 const manyHosts = 1 << 30
 
@@ -40,33 +45,37 @@ func measureMicros(dir string, benchtime time.Duration) ([]micro, error) {
 		return nil, err
 	}
 	var out []micro
-	add := func(name, target string, f func(b *testing.B)) error {
-		r := testing.Benchmark(f)
-		if r.N == 0 {
-			return fmt.Errorf("%s: failed", name)
-		}
-		out = append(out, micro{name, target, float64(r.T.Nanoseconds()) / float64(r.N), r.AllocsPerOp(), r.AllocedBytesPerOp()})
-		return nil
-	}
 	var errs []error
+	add := func(name, target string, f func(b *testing.B)) {
+		best := micro{name: name, target: target, ns: math.Inf(1)}
+		for range microRuns {
+			r := testing.Benchmark(f)
+			if r.N == 0 {
+				errs = append(errs, fmt.Errorf("%s: failed", name))
+				return
+			}
+			if ns := float64(r.T.Nanoseconds()) / float64(r.N); ns < best.ns {
+				best.ns, best.allocs, best.bytes = ns, r.AllocsPerOp(), r.AllocedBytesPerOp()
+			}
+		}
+		out = append(out, best)
+	}
 	for _, n := range []int{10, 10_000} {
 		target := "1000"
 		if n > 10 {
 			target = "1.2 times the above"
 		}
-		errs = append(errs, add(fmt.Sprintf("decision among %d rules", n), target, func(b *testing.B) { benchDecide(b, n) }))
+		add(fmt.Sprintf("decision among %d rules", n), target, func(b *testing.B) { benchDecide(b, n) })
 	}
-	errs = append(errs,
-		add("leaf minted", "400000", func(b *testing.B) { benchLeaf(b, manyHosts) }),
-		add("leaf from the cache", "1000", func(b *testing.B) { benchLeaf(b, 1) }),
-		add("parse, canon, decide", "0 allocations", func(b *testing.B) { benchPath(b, "", audit.Written) }),
-		add("parse, canon, decide, two records (written)", "0 allocations", func(b *testing.B) {
-			benchPath(b, filepath.Join(dir, "written.jsonl"), audit.Written)
-		}),
-		add("parse, canon, decide, two records (strict)", "", func(b *testing.B) {
-			benchPath(b, filepath.Join(dir, "strict.jsonl"), audit.Strict)
-		}),
-	)
+	add("leaf minted", "400000", func(b *testing.B) { benchLeaf(b, manyHosts) })
+	add("leaf from the cache", "1000", func(b *testing.B) { benchLeaf(b, 1) })
+	add("parse, canon, decide", "0 allocations", func(b *testing.B) { benchPath(b, "", audit.Written) })
+	add("parse, canon, decide, two records (written)", "0 allocations", func(b *testing.B) {
+		benchPath(b, filepath.Join(dir, "written.jsonl"), audit.Written)
+	})
+	add("parse, canon, decide, two records (strict)", "", func(b *testing.B) {
+		benchPath(b, filepath.Join(dir, "strict.jsonl"), audit.Strict)
+	})
 	return out, errors.Join(errs...)
 }
 

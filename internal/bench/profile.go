@@ -2,65 +2,56 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync/atomic"
+	"slices"
+	"time"
 )
 
-// profile writes a CPU profile of the engine while it carries small requests
-// over 16 connections.
+// profile writes a CPU profile of the engine while it carries the load of the
+// first row that -only asks for.
 func (l *lab) profile(ctx context.Context, file string) error {
-	var engine peer
-	for _, p := range l.peers {
-		if p.name == engineName {
-			engine = p
-		}
+	rows := l.rows()
+	i := slices.IndexFunc(l.peers, func(p peer) bool { return p.name == engineName })
+	if len(rows) == 0 || i < 0 {
+		return errors.New("-profile: no row, or no engine")
 	}
-	r, err := l.start(ctx, engine)
+	r, err := l.start(ctx, l.peers[i])
 	if err != nil {
 		return err
 	}
 	defer r.stop()
-	request := l.request("POST", "/r/1024", small)
-	var stop atomic.Bool
-	ended := make(chan error, 16)
-	for range cap(ended) {
-		c, err := l.dial(r, "http/1.1")
-		if err != nil {
-			return r.failed(err)
-		}
-		defer c.close()
-		go func() {
-			var err error
-			for !stop.Load() && err == nil {
-				err = c.exchange(request, small, ignore)
-			}
-			ended <- err
-		}()
+	if err := l.firstContact(map[string]*running{r.name: r}); err != nil {
+		return err
 	}
+	l.size.window = profiled + time.Second
+	ended := make(chan error, 1)
+	go func() {
+		_, err := rows[0].run(ctx, l, r)
+		ended <- err
+	}()
 	err = fetchProfile(ctx, filepath.Join(r.dir, pprofSocket), file)
-	stop.Store(true)
-	for range cap(ended) {
-		if e := <-ended; e != nil && err == nil {
-			err = r.failed(e)
-		}
+	if err = errors.Join(err, <-ended); err != nil {
+		return err
 	}
-	if err == nil {
-		fmt.Fprintf(l.progress, "go tool pprof -top %s\n", file)
-	}
-	return err
+	fmt.Fprintf(l.progress, "%s: go tool pprof -top %s\n", rows[0].name, file)
+	return nil
 }
+
+// profiled is how long a profile is taken.
+const profiled = 8 * time.Second
 
 func fetchProfile(ctx context.Context, socket, file string) error {
 	var d net.Dialer
 	client := &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", socket) },
 	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://engine/debug/pprof/profile?seconds=8", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://engine/debug/pprof/profile?seconds=%.0f", profiled.Seconds()), nil)
 	if err != nil {
 		return err
 	}

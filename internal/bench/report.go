@@ -105,7 +105,7 @@ func (l *lab) markdown(res *results, micros []micro, took time.Duration) []byte 
 		l.table(&b, res)
 	}
 	if len(micros) > 0 {
-		b.WriteString("\n## In the process\n\nBy testing.Benchmark, one goroutine, wall time.\n\n| what | ns | allocations | bytes | target |\n|---|--:|--:|--:|--:|\n")
+		fmt.Fprintf(&b, "\n## In the process\n\nBy testing.Benchmark, one goroutine, wall time, the least of %d runs.\n\n| what | ns | allocations | bytes | target |\n|---|--:|--:|--:|--:|\n", microRuns)
 		for _, m := range micros {
 			fmt.Fprintf(&b, "| %s | %s | %d | %d | %s |\n", m.name, threeDigits(m.ns), m.allocs, m.bytes, m.target)
 		}
