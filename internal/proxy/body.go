@@ -15,9 +15,6 @@ import (
 	"github.com/arpitcoder/aegrail-engine/internal/upstream"
 )
 
-// errEndOfBody is io.EOF by another name where a reader should see the meaning.
-var errEndOfBody = io.EOF
-
 // minBodyRate is what a body of known length must come at, in bytes a second,
 // after bodyGrace (R1, slow body). A body of unknown length may pause: gRPC
 // and long uploads do.

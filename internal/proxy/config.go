@@ -60,7 +60,7 @@ type Limits struct {
 	WriteStall           time.Duration // a client that does not read; 30 s
 	TunnelIdle           time.Duration // passthrough and WebSocket without a byte; 10 min
 	Streams              int           // concurrent HTTP/2 streams of a connection; 100
-	JudgedBody           int64         // largest body a rule may read where it names no limit; 1 MiB
+	JudgedBytes          int64         // bodies that rules read, of one principal at once; 64 MiB
 	FrameBytes           int64         // largest WebSocket frame; 16 MiB
 }
 
@@ -85,8 +85,8 @@ func (l Limits) withDefaults() Limits {
 	set(&l.BodyRead, 30*time.Second)
 	set(&l.WriteStall, 30*time.Second)
 	set(&l.TunnelIdle, 10*time.Minute)
-	if l.JudgedBody <= 0 {
-		l.JudgedBody = 1 << 20
+	if l.JudgedBytes <= 0 {
+		l.JudgedBytes = 64 << 20
 	}
 	if l.FrameBytes <= 0 {
 		l.FrameBytes = 16 << 20

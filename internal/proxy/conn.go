@@ -37,8 +37,8 @@ type conn struct {
 
 	tlsVersion, alpn string
 	helloRefused     *refusal
-	cutShort         bool // an answer was broken off
-	handedOver       bool // HTTP/2 owns the connection and forgets it
+	cutShort         bool        // an answer was broken off
+	handedOver       atomic.Bool // HTTP/2 owns the connection and forgets it
 
 	open interface{ Dec() } // the gauge that counts this connection; nil until its kind is known
 
@@ -48,8 +48,7 @@ type conn struct {
 	h1     h1client
 
 	mu     sync.Mutex
-	active map[*exchange]struct{} // HTTP/2 streams and tunnels under way
-	busy   bool                   // HTTP/1: one is under way
+	active map[*exchange]struct{} // what is under way
 }
 
 // boundView is the part of a policy set that is for this connection's principal.
@@ -125,7 +124,7 @@ func (c *conn) serveForward() {
 			c.connect()
 			return
 		}
-		why := asRefusal(c.flow.Plain(&c.head), c.scheme)
+		why := asRefusal(c.flow.Plain(&c.head))
 		if why == nil {
 			why = c.identify()
 		}
@@ -166,7 +165,7 @@ func (c *conn) nextHead(rw net.Conn) bool {
 			return false
 		}
 	}
-	c.refuseHead(rw, refusalOfRead(err, c.scheme))
+	c.refuseHead(rw, refusalOfRead(err))
 	return false
 }
 
@@ -186,7 +185,7 @@ func (c *conn) leftWithAlert(err error) {
 // ever allow it the answer is 403 in words that clients print (promise 9).
 func (c *conn) connect() {
 	c.scheme = canon.NoScheme // until it is known what the tunnel carries
-	why := asRefusal(c.flow.Connect(&c.head), c.scheme)
+	why := asRefusal(c.flow.Connect(&c.head))
 	if why == nil {
 		why = c.identify()
 	}
@@ -222,12 +221,12 @@ func (c *conn) connect() {
 func (c *conn) connectTarget() *refusal {
 	a, err := canon.ParseAuthority(c.flow.Target, 0)
 	if err != nil {
-		return refusalOf(err, c.scheme)
+		return refusalOf(err)
 	}
 	if c.head.Host != nil && string(c.head.Host) != c.flow.Target {
 		h, err := canon.ParseAuthority(string(c.head.Host), a.Port)
 		if err != nil {
-			return refusalOf(err, c.scheme)
+			return refusalOf(err)
 		}
 		if h != a {
 			return &refusal{status: 421, reason: "name_mismatch", detail: "CONNECT target and Host differ"}
@@ -261,9 +260,9 @@ func (c *conn) serveTunnel(v policy.HostVerdict) {
 // serveTLS carries the requests of a terminated connection.
 func (c *conn) serveTLS(tc *tls.Conn) {
 	if c.alpn == "h2" {
-		c.handedOver = true
+		c.handedOver.Store(true)
 		if !c.s.h2conn.give(tc) {
-			c.handedOver = false
+			c.handedOver.Store(false)
 		}
 		return
 	}
@@ -279,15 +278,7 @@ func (c *conn) serveHTTP1(rw net.Conn) {
 			break
 		}
 	}
-	if c.cutShort {
-		// No close_notify: an answer that ends with the connection must not look
-		// whole (RFC 9112 section 9.8).
-		if tcp, ok := c.tcp.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0)
-		}
-		return
-	}
-	if tc, ok := rw.(*tls.Conn); ok {
+	if tc, ok := rw.(*tls.Conn); ok && !c.cutShort {
 		_ = c.tcp.SetWriteDeadline(c.s.now().Add(time.Second))
 		_ = tc.CloseWrite()
 	}
@@ -356,7 +347,7 @@ func (c *conn) serveTransparentHTTP() {
 				err = &canon.Error{Reason: "name_mismatch", Status: 421, Detail: "Host names another port than the connection's"}
 			}
 			if err != nil {
-				c.refuseHead(&c.wire, refusalOf(err, c.scheme))
+				c.refuseHead(&c.wire, refusalOf(err))
 				return
 			}
 			c.authority = a
@@ -367,81 +358,10 @@ func (c *conn) serveTransparentHTTP() {
 	}
 }
 
-// rejudge asks the policy now in force about everything under way.
-func (c *conn) rejudge() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.busy {
-		c.one.rejudge()
-	}
-	for x := range c.active {
-		x.rejudge()
-	}
-}
-
-// begin makes x visible to rejudge; x.req does not change until end, but for
-// what permit does. A policy that was swapped since x was judged is asked now,
-// since its PolicyChanged has gone by.
-func (c *conn) begin(x *exchange) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if x == c.one {
-		c.busy = true
-	} else {
-		if c.active == nil {
-			c.active = make(map[*exchange]struct{})
-		}
-		c.active[x] = struct{}{}
-	}
-	x.rejudge()
-}
-
-// permit mints the permit of x, which applies the rule's header edits.
-func (c *conn) permit(x *exchange) (policy.Permit, *refusal) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if x.cut.Load() {
-		return policy.Permit{}, policyChanged()
-	}
-	return x.decision.Permit(&x.req), nil
-}
-
-// hold lets a cut reach a. It is false where x was cut already.
-func (c *conn) hold(x *exchange, a aborter) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	x.resp = a
-	return !x.cut.Load()
-}
-
-// end takes x back from rejudge.
-func (c *conn) end(x *exchange) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if x == c.one {
-		c.busy = false
-	} else {
-		delete(c.active, x)
-	}
-	x.resp = nil
-}
-
 func (c *conn) closeIfIdle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.busy && len(c.active) == 0 && !c.handedOver {
+	if len(c.active) == 0 && !c.handedOver.Load() {
 		_ = c.tcp.SetReadDeadline(time.Unix(1, 0))
-	}
-}
-
-func (c *conn) abort() {
-	_ = c.tcp.Close()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.one != nil {
-		c.one.cutLocked()
-	}
-	for x := range c.active {
-		x.cutLocked()
 	}
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"io"
 	"sync/atomic"
 	"time"
 
@@ -62,8 +63,13 @@ type exchange struct {
 	recorded  bool          // an allowing decision is in the log
 	completed bool          // … and so is its end
 
-	resp aborter     // under c.mu: what cut aborts
-	cut  atomic.Bool // the rule of this exchange is gone
+	whole bool  // the answer was released to its last byte
+	held  int64 // of the principal's budget for judged bodies
+
+	ctx    context.Context // from begin to end; cancelled by a cut
+	cancel context.CancelFunc
+	asked  []http1.Field // the fields that were judged, before the rule's edits
+	cut    atomic.Bool   // the rule of this exchange is gone, or the engine stops
 }
 
 func newExchange(s *Server) *exchange {
@@ -80,7 +86,7 @@ func (x *exchange) reset(c *conn, cl client) {
 	x.rec = audit.Record{}
 	x.reqHash.Reset()
 	x.respHash.Reset()
-	x.recorded, x.completed = false, false
+	x.recorded, x.completed, x.whole = false, false, false
 	x.decided, x.sent = 0, 0
 	x.cut.Store(false)
 	x.start = x.s.now()
@@ -93,13 +99,14 @@ func (x *exchange) serve(ctx context.Context, parsed *refusal) (keep bool) {
 	open := x.s.cfg.Metrics.Stream(metrics.Exchange)
 	open.Inc()
 	defer open.Dec()
+	defer x.giveBack()
 	why := parsed
 	if why == nil {
 		why = x.judge()
 	}
 	if why == nil {
-		x.c.begin(x)
-		why = x.forward(ctx)
+		x.c.begin(ctx, x)
+		why = x.forward()
 		x.c.end(x)
 	}
 	if why == nil {
@@ -107,7 +114,6 @@ func (x *exchange) serve(ctx context.Context, parsed *refusal) (keep bool) {
 	}
 	if x.cut.Load() {
 		why = x.cutReason()
-		why.failed = x.recorded
 	}
 	switch {
 	case !x.recorded:
@@ -158,12 +164,17 @@ func (x *exchange) judge() *refusal {
 // is decided. The bytes that were judged are the bytes that are sent (B7).
 func (x *exchange) readJudgedBody() *refusal {
 	limit := x.decision.BodyLimit
-	if limit <= 0 {
-		limit = x.s.limits.JudgedBody
-	}
 	if x.req.Length > limit {
 		return &refusal{status: 413, reason: "body_too_large", rule: x.decision.Rule, close: true}
 	}
+	held := limit
+	if x.req.Length >= 0 {
+		held = x.req.Length
+	}
+	if !x.s.bodies.take(x.c.principalID, held) {
+		return &refusal{status: 503, reason: "too_many_bodies", rule: x.decision.Rule, retryAfter: time.Second, close: true}
+	}
+	x.held = held
 	x.body.by(x.s.now().Add(x.s.limits.BodyRead))
 	buf := make([]byte, 0, min(max(x.req.Length, 4<<10), 64<<10))
 	for {
@@ -172,7 +183,7 @@ func (x *exchange) readJudgedBody() *refusal {
 			return &refusal{status: 413, reason: "body_too_large", rule: x.decision.Rule, close: true}
 		}
 		buf = append(buf, piece...)
-		if errors.Is(err, errEndOfBody) {
+		if err == io.EOF {
 			break
 		}
 		if err != nil {
@@ -184,13 +195,21 @@ func (x *exchange) readJudgedBody() *refusal {
 	return nil
 }
 
-// forward records the decision, sends, and relays the answer.
-func (x *exchange) forward(ctx context.Context) *refusal {
-	permit, why := x.c.permit(x)
-	if why != nil {
-		return why
+// giveBack ends what x holds of the principal's budget for judged bodies.
+func (x *exchange) giveBack() {
+	if x.held > 0 {
+		x.s.bodies.give(x.c.principalID, x.held)
 	}
+	x.held, x.judged = 0, nil
+}
+
+// forward records the decision, sends, and relays the answer.
+func (x *exchange) forward() *refusal {
+	permit := x.c.permit(x)
 	for attempt := 1; ; attempt++ {
+		if x.cut.Load() {
+			return x.cutReason()
+		}
 		receipt, err := x.recordDecision(attempt)
 		if err != nil {
 			return unrecorded(err)
@@ -198,15 +217,15 @@ func (x *exchange) forward(ctx context.Context) *refusal {
 		before := x.s.now()
 		x.send.Principal = x.c.principalID
 		x.send.Body = x.body.forUpstream()
-		resp, err := x.s.cfg.Upstream.Send(ctx, permit, receipt, &x.req, &x.send)
+		resp, err := x.s.cfg.Upstream.Send(x.ctx, permit, receipt, &x.req, &x.send)
 		x.sent = x.s.now().Sub(before)
 		if err == nil {
 			return x.answer(resp)
 		}
-		why := refusalOf(err, x.req.Scheme)
+		why := refusalOf(err)
 		why.close = why.close || !x.body.done()
 		var ue *upstream.Error
-		if attempt < maxAttempts && errors.As(err, &ue) && ue.Retry && !x.body.touched() && ctx.Err() == nil {
+		if attempt < maxAttempts && errors.As(err, &ue) && ue.Retry && !x.body.touched() {
 			if x.body.replays {
 				x.body.replay(x.judged)
 			}
@@ -221,13 +240,7 @@ func (x *exchange) forward(ctx context.Context) *refusal {
 
 // answer relays the origin's response and closes it.
 func (x *exchange) answer(resp *upstream.Response) *refusal {
-	defer func() {
-		x.c.hold(x, nil) // no cut may reach a response that is closed
-		resp.Close()
-	}()
-	if !x.c.hold(x, resp) {
-		return policyChanged()
-	}
+	defer resp.Close()
 	x.rec.StatusCode = resp.Status
 	x.rec.Upstream = resp.Addr
 	x.rec.UpstreamProto = resp.Proto
@@ -251,49 +264,7 @@ func (x *exchange) complete(resp *upstream.Response) *refusal {
 	if err := x.s.cfg.Log.Complete(&x.rec); err != nil {
 		return unrecorded(err)
 	}
-	x.completed = true
+	x.completed, x.whole = true, true
 	x.s.cfg.Metrics.Observe(&x.rec)
 	return nil
-}
-
-// rejudge is called with c.mu held while x is under way.
-func (x *exchange) rejudge() {
-	view := x.c.policy()
-	if view == x.view {
-		return
-	}
-	d := view.Decide(&x.req)
-	if d.NeedBody {
-		d = view.DecideBody(&x.req, x.judged)
-	}
-	if d.Verdict != policy.Allow {
-		x.cutLocked()
-		if x.resp == nil {
-			x.body.Abort() // an upload that no answer has come to yet
-		}
-	}
-}
-
-// cutLocked ends x from another goroutine, with c.mu held.
-func (x *exchange) cutLocked() {
-	x.cut.Store(true)
-	if x.resp != nil {
-		x.resp.Abort()
-	}
-}
-
-// aborter is what carries an exchange to its origin: a response, or the raw
-// connection of a tunnel.
-type aborter interface{ Abort() }
-
-// cutReason is why another goroutine ended x.
-func (x *exchange) cutReason() *refusal {
-	if x.s.aborting.Load() {
-		return &refusal{status: 503, reason: "shutdown", detail: "the engine is stopping", failed: true, close: true}
-	}
-	return policyChanged()
-}
-
-func policyChanged() *refusal {
-	return &refusal{status: 403, reason: "policy_changed", detail: "the rule that allowed this is gone", failed: true, close: true}
 }

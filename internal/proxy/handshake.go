@@ -60,7 +60,7 @@ func (c *conn) agree(h *intake.Hello) *refusal {
 		}
 		host, addr, err := canon.ParseHost(h.ServerName)
 		if err != nil {
-			return refusalOf(err, c.scheme)
+			return refusalOf(err)
 		}
 		if addr.IsValid() {
 			return &refusal{status: 421, reason: "name_mismatch", detail: "the SNI is an IP address"}
@@ -80,7 +80,7 @@ func (c *conn) agree(h *intake.Hello) *refusal {
 	}
 	host, addr, err := canon.ParseHost(h.ServerName)
 	if err != nil {
-		return refusalOf(err, c.scheme)
+		return refusalOf(err)
 	}
 	if addr.IsValid() || host != c.authority.Host {
 		return &refusal{status: 421, reason: "name_mismatch", detail: fmt.Sprintf("CONNECT to %q, SNI %q", c.authority.Host, h.ServerName)}

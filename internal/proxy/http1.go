@@ -50,7 +50,7 @@ func (c *conn) exchangeHTTP1(rw net.Conn) bool {
 	cl := &c.h1
 	*cl = h1client{c: c, w: rw, head: &c.head, keep: c.head.KeepAlive}
 	x.reset(c, cl)
-	parsed := asRefusal(x.req.FromHTTP1(c.s.ids.Add(1), c.inbound(), &c.head), c.scheme)
+	parsed := asRefusal(x.req.FromHTTP1(c.s.ids.Add(1), c.inbound(), &c.head))
 
 	b := &x.body
 	b.reset(c.s, x.reqHash)
@@ -64,7 +64,7 @@ func (c *conn) exchangeHTTP1(rw net.Conn) bool {
 		}
 	}
 	keep := x.serve(context.Background(), parsed)
-	c.cutShort = !keep && cl.wrote && !x.completed
+	c.cutShort = !keep && cl.wrote && !x.whole
 	if keep && !x.body.done() {
 		c.lingers(rw) // the client may still be sending what the origin did not want
 	}
@@ -203,7 +203,7 @@ func (cl *h1client) relayBody(x *exchange, resp *upstream.Response, out []byte, 
 			return out, nil
 		}
 		if err != nil {
-			return out, refusalOf(err, x.req.Scheme)
+			return out, refusalOf(err)
 		}
 		x.respHash.Write(piece)
 		if left > 0 {
@@ -269,6 +269,8 @@ func (cl *h1client) refuse(x *exchange, why *refusal) {
 	}
 	if err := cl.write(out); err != nil {
 		why.close = true
+	} else {
+		x.whole = true
 	}
 	if !keep {
 		cl.c.lingers(cl.w)

@@ -68,7 +68,7 @@ func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 	x, _ := s.exchanges.Get().(*exchange)
 	cl := &h2client{s: s, w: w, r: r, ctl: http.NewResponseController(w)}
 	x.reset(c, cl)
-	parsed := asRefusal(x.req.FromHTTP2(s.ids.Add(1), c.inbound(), r), c.scheme)
+	parsed := asRefusal(x.req.FromHTTP2(s.ids.Add(1), c.inbound(), r))
 	b := &x.body
 	b.reset(s, x.reqHash)
 	b.present = r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
@@ -77,9 +77,15 @@ func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 	}
 	keep := x.serve(r.Context(), parsed)
 	b.release()
+	broken, grpc := !keep && cl.wrote, x.req.GRPC
 	x.c, x.client, x.view = nil, nil, nil
 	s.exchanges.Put(x)
-	if !keep && cl.wrote {
+	switch {
+	case broken && grpc && r.Context().Err() == nil:
+		// A gRPC client makes INTERNAL of a reset, and UNAVAILABLE is the truth.
+		w.Header().Set(http.TrailerPrefix+"Grpc-Status", "14")
+		w.Header().Set(http.TrailerPrefix+"Grpc-Message", "aegrail: the call broke off upstream")
+	case broken:
 		panic(http.ErrAbortHandler) // RST_STREAM: the answer must not look whole
 	}
 }
@@ -157,7 +163,7 @@ func (cl *h2client) relayBody(x *exchange, resp *upstream.Response) *refusal {
 			break
 		}
 		if err != nil {
-			return refusalOf(err, x.req.Scheme)
+			return refusalOf(err)
 		}
 		x.respHash.Write(piece)
 		if left > 0 {
@@ -198,6 +204,18 @@ func (cl *h2client) refuse(x *exchange, why *refusal) {
 	if cl.r.Method != http.MethodHead {
 		_, _ = cl.w.Write(a.body)
 	}
+	if !a.trailer && !x.body.done() {
+		cl.lingers()
+	}
+}
+
+// lingers reads what a refused client is still sending: some wait for their
+// window and not for the answer, and would hang on the early end of the stream.
+func (cl *h2client) lingers() {
+	_ = cl.ctl.Flush()
+	piece, _ := pieces.Get().(*[]byte)
+	defer pieces.Put(piece)
+	lingerRead(cl.r.Body, cl.ctl.SetReadDeadline, *piece, cl.s.now)
 }
 
 func (cl *h2client) upgrade(*exchange, *upstream.Response) *refusal {

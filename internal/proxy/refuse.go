@@ -40,7 +40,7 @@ func (r *refusal) Error() string {
 
 // refusalOf gives the error of a stage its answer. What it does not know is
 // an internal failure: 500, closed, recorded.
-func refusalOf(err error, _ canon.Scheme) *refusal {
+func refusalOf(err error) *refusal {
 	var why *refusal
 	var ambiguous *canon.Error
 	var framing *http1.Error
@@ -51,6 +51,8 @@ func refusalOf(err error, _ canon.Scheme) *refusal {
 		return why
 	case errors.As(err, &ambiguous):
 		return &refusal{status: ambiguous.Status, reason: ambiguous.Reason, detail: ambiguous.Detail, close: true}
+	case errors.As(err, &up) && up.Reason == upstream.ReasonCanceled:
+		return clientGone(err) // the client's leaving is what cancels, but for a cut, which has a reason of its own
 	case errors.As(err, &up):
 		// Before framing: an origin's answer that cannot be read has an http1.Error
 		// as its cause, and is a failure of what was allowed, no denial.
@@ -64,19 +66,19 @@ func refusalOf(err error, _ canon.Scheme) *refusal {
 	}
 }
 
-func asRefusal(err error, s canon.Scheme) *refusal {
+func asRefusal(err error) *refusal {
 	if err == nil {
 		return nil
 	}
-	return refusalOf(err, s)
+	return refusalOf(err)
 }
 
 // refusalOfRead is refusalOf for an error that came from reading a head, where
 // an I/O error is the client's.
-func refusalOfRead(err error, s canon.Scheme) *refusal {
+func refusalOfRead(err error) *refusal {
 	var framing *http1.Error
 	if errors.As(err, &framing) {
-		return refusalOf(err, s)
+		return refusalOf(err)
 	}
 	if isTimeout(err) {
 		return &refusal{status: 408, reason: "head_timeout", detail: "the request's head came too slowly", close: true}
@@ -314,22 +316,40 @@ func (c *conn) refuseConnect(why *refusal) {
 	}
 }
 
-// lingerWait and lingerBytes bound what is read of a client that is still
-// sending when it is refused. Closing at once would send a reset, and a reset
-// can overtake the answer (RFC 9112 section 9.6).
+// What is read of a client that is still sending when it is refused: for
+// lingerWait, as long as it does not pause for lingerStall, and lingerBytes at
+// most. Closing at once would send a reset, and a reset can overtake the answer
+// (RFC 9112 section 9.6); many clients read nothing before they have sent all.
 const (
-	lingerWait  = time.Second
-	lingerBytes = 256 << 10
+	lingerWait  = 10 * time.Second
+	lingerStall = time.Second
+	lingerBytes = 64 << 20
 )
 
 func (c *conn) lingers(w writer) {
 	if tc, ok := w.(*tls.Conn); ok {
 		_ = tc.CloseWrite()
 	}
-	tcp, ok := c.tcp.(*net.TCPConn)
+	if tc, ok := c.tcp.(*tls.Conn); ok {
+		_ = tc.CloseWrite() // --listen-tls
+	}
+	tcp, ok := rawOf(c.tcp).(*net.TCPConn)
 	if !ok || tcp.CloseWrite() != nil {
 		return
 	}
-	_ = tcp.SetReadDeadline(c.s.now().Add(lingerWait))
-	_, _ = io.CopyN(io.Discard, tcp, lingerBytes)
+	piece, _ := pieces.Get().(*[]byte)
+	defer pieces.Put(piece)
+	lingerRead(tcp, tcp.SetReadDeadline, *piece, c.s.now)
+}
+
+func lingerRead(r io.Reader, deadline func(time.Time) error, piece []byte, now func() time.Time) {
+	end := now().Add(lingerWait)
+	for n := 0; n < lingerBytes && now().Before(end); {
+		_ = deadline(now().Add(lingerStall))
+		m, err := r.Read(piece)
+		if err != nil {
+			return
+		}
+		n += m
+	}
 }

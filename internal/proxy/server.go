@@ -33,6 +33,7 @@ type Server struct {
 	byClient map[netip.Addr]int
 	wg       sync.WaitGroup
 
+	bodies    bodyBudget
 	exchanges sync.Pool // of *exchange, for HTTP/2 streams
 }
 
@@ -50,7 +51,9 @@ func New(cfg Config) (*Server, error) {
 		conns:    make(map[*conn]struct{}),
 		byClient: make(map[netip.Addr]int),
 		h2conn:   newHandover(),
+		bodies:   bodyBudget{held: make(map[string]int64)},
 	}
+	s.bodies.limit = s.limits.JudgedBytes
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -151,14 +154,23 @@ func (s *Server) enter(c *conn) bool {
 // leave forgets c, unless HTTP/2 has taken it over: then the end of that
 // connection does.
 func (s *Server) leave(c *conn) {
-	if c.handedOver {
+	if c.handedOver.Load() {
 		return
 	}
-	_ = c.tcp.Close()
+	raw := rawOf(c.tcp)
+	if tcp, ok := raw.(*net.TCPConn); ok && c.cutShort {
+		// A reset and no close_notify: an answer that ends with the connection
+		// must not look whole (RFC 9112 section 9.8).
+		_ = tcp.SetLinger(0)
+	} else if raw != c.tcp {
+		_ = c.tcp.Close()
+	}
+	_ = raw.Close()
 	s.forget(c)
 }
 
 func (s *Server) forget(c *conn) {
+	c.release()
 	s.mu.Lock()
 	client := c.flow.Client.Addr()
 	delete(s.conns, c)
@@ -176,10 +188,12 @@ func (s *Server) forget(c *conn) {
 // and tunnels whose rule is gone are cut, and every pooled upstream connection
 // is retired, so that none is used that the new rules would not have dialled.
 func (s *Server) PolicyChanged() {
-	for _, c := range s.snapshot() {
-		c.rejudge()
-	}
 	s.cfg.Upstream.Retire(func(string, string, uint16, string) bool { return false })
+	var slow []*judgement
+	for _, c := range s.snapshot() {
+		slow = c.rejudge(slow)
+	}
+	s.rejudgeAll(slow)
 }
 
 func (s *Server) snapshot() []*conn {

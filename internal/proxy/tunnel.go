@@ -64,6 +64,8 @@ type tunnel struct {
 	c     *conn
 	early []byte
 	moved [2]atomic.Int64 // bytes to the origin, bytes to the client
+	idle  time.Duration
+	last  atomic.Int64 // when something moved, unix nanoseconds
 }
 
 // serveTunnel is exchange.serve for bytes that nobody reads: the same order of
@@ -71,7 +73,7 @@ type tunnel struct {
 func (x *exchange) serveTunnel(t *tunnel) {
 	why := x.judge()
 	if why == nil {
-		x.c.begin(x)
+		x.c.begin(context.Background(), x)
 		why = x.forwardTunnel(t)
 		x.c.end(x)
 	}
@@ -87,23 +89,22 @@ func (x *exchange) serveTunnel(t *tunnel) {
 }
 
 func (x *exchange) forwardTunnel(t *tunnel) *refusal {
-	permit, why := x.c.permit(x)
-	if why != nil {
-		return why
+	permit := x.c.permit(x)
+	if x.cut.Load() {
+		return x.cutReason()
 	}
 	receipt, err := x.recordDecision(1)
 	if err != nil {
 		return unrecorded(err)
 	}
-	nc, err := x.s.cfg.Upstream.Dial(context.Background(), permit, receipt, &x.req)
+	nc, err := x.s.cfg.Upstream.Dial(x.ctx, permit, receipt, &x.req)
 	if err != nil {
-		return refusalOf(err, canon.Tunnel)
+		return refusalOf(err)
 	}
 	defer nc.Close()
 	x.rec.Upstream = addrPortOf(nc)
-	if !x.c.hold(x, closer{nc}) {
-		return policyChanged()
-	}
+	stop := context.AfterFunc(x.ctx, func() { _ = rawOf(nc).Close() })
+	defer stop()
 	return t.splice(nc, x.s.limits.TunnelIdle)
 }
 
@@ -128,58 +129,59 @@ func (x *exchange) recordTunnelEnd(t *tunnel, why *refusal) {
 // idle. Between two TCP connections io.Copy is splice(2). Resets and closes are
 // how tunnels end, and no refusal.
 func (t *tunnel) splice(nc net.Conn, idle time.Duration) *refusal {
+	t.idle = idle
+	t.touch()
 	done := make(chan error, 2)
 	go func() {
 		n, err := nc.Write(t.early)
 		t.moved[0].Add(int64(n))
 		if err == nil {
-			err = copyHalf(nc, t.c.tcp, &t.moved[0])
+			err = t.copyHalf(nc, t.c.tcp, &t.moved[0])
 		}
 		done <- err
 	}()
-	go func() { done <- copyHalf(t.c.tcp, nc, &t.moved[1]) }()
-	stop := func() {
+	go func() { done <- t.copyHalf(t.c.tcp, nc, &t.moved[1]) }()
+	err := <-done
+	if err != nil {
 		_ = nc.Close()
 		_ = t.c.tcp.Close()
 	}
-	watch := time.NewTicker(idle)
-	defer watch.Stop()
-	last := int64(-1)
-	var why *refusal
-	for ended := 0; ended < 2; {
-		select {
-		case err := <-done:
-			ended++
-			if err != nil {
-				stop()
-			}
-		case <-watch.C:
-			now := t.moved[0].Load() + t.moved[1].Load()
-			if now == last {
-				why = &refusal{status: 504, reason: "tunnel_idle", failed: true}
-				stop()
-			}
-			last = now
-		}
+	if second := <-done; err == nil {
+		err = second
 	}
-	return why
+	if isTimeout(err) {
+		return &refusal{status: 504, reason: "tunnel_idle", failed: true}
+	}
+	return nil
 }
 
-// spliceStep is how much is copied between two looks at the counter.
-const spliceStep = 1 << 20
+func (t *tunnel) touch() { t.last.Store(t.c.s.now().UnixNano()) }
 
-// copyHalf copies one direction and passes its end on as a half-close.
-func copyHalf(dst, src net.Conn, moved *atomic.Int64) error {
+const (
+	spliceStep = 1 << 20 // what is copied at most between two looks at the clock
+	idleLooks  = 4       // looks at the clock in the time that makes a tunnel idle
+)
+
+// copyHalf copies one direction and passes its end on as a half-close. The
+// deadline rolls: what came before it, in either direction, is a reason to
+// go on, however slowly.
+func (t *tunnel) copyHalf(dst, src net.Conn, moved *atomic.Int64) error {
 	for {
+		_ = src.SetReadDeadline(t.c.s.now().Add(t.idle / idleLooks))
 		n, err := io.CopyN(dst, src, spliceStep)
 		moved.Add(n)
-		if err == io.EOF {
-			if tcp, ok := dst.(*net.TCPConn); ok {
-				return tcp.CloseWrite()
+		if n > 0 {
+			t.touch()
+		}
+		switch {
+		case err == nil:
+		case err == io.EOF:
+			if half, ok := dst.(interface{ CloseWrite() error }); ok {
+				return half.CloseWrite()
 			}
 			return nil
-		}
-		if err != nil {
+		case isTimeout(err) && t.c.s.now().UnixNano()-t.last.Load() < int64(t.idle):
+		default:
 			return err
 		}
 	}
@@ -191,8 +193,3 @@ func addrPortOf(nc net.Conn) netip.AddrPort {
 	}
 	return netip.AddrPort{}
 }
-
-// closer aborts a connection by closing it.
-type closer struct{ net.Conn }
-
-func (c closer) Abort() { _ = c.Close() }

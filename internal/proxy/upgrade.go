@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha1" //nolint:gosec // RFC 6455 section 4.2.2 names SHA-1; nothing rests on its strength
 	"encoding/base64"
 	"errors"
@@ -98,15 +99,13 @@ func (cl *h1client) upgrade(x *exchange, resp *upstream.Response) *refusal {
 	if why != nil {
 		return why
 	}
-	cl.c.hold(x, nil) // between the two, a cut leaves its flag
 	up, early, err := resp.Hijack()
 	if err != nil {
 		return badSwitch(err.Error())
 	}
 	defer up.Close()
-	if !cl.c.hold(x, closer{up}) {
-		return policyChanged()
-	}
+	stop := context.AfterFunc(x.ctx, func() { _ = rawOf(up).Close() }) // Send's no longer ends it
+	defer stop()
 	client, ok := cl.w.(net.Conn)
 	if !ok {
 		return badSwitch("the client's connection cannot be taken over")
@@ -139,20 +138,19 @@ func (cl *h1client) relayFrames(x *exchange, toOrigin, toClient *half) *refusal 
 		}()
 	}
 	first := <-ended
-	if errors.Is(first.err, errFrame) {
-		deadline := x.s.now().Add(time.Second)
-		_ = toOrigin.dst.SetWriteDeadline(deadline)
-		_ = toClient.dst.SetWriteDeadline(deadline)
-		_, _ = toOrigin.dst.Write(closeFromClient)
-		_, _ = toClient.dst.Write(closeFromServer)
+	wait := closeWait
+	if x.cut.Load() || first.err != nil {
+		wait = 0 // there is no close to wait for
 	}
+	toOrigin.w.closeBy.Store(x.s.now().Add(wait).UnixNano())
 	toOrigin.w.ending.Store(true)
 	toOrigin.deadline()
 	toClient.deadline()
-	if x.cut.Load() {
-		_ = cl.c.tcp.SetReadDeadline(time.Unix(1, 0)) // there is no close to wait for
-	}
 	second := <-ended
+	if errors.Is(first.err, errFrame) || errors.Is(second.err, errFrame) {
+		toOrigin.complain(closeFromClient)
+		toClient.complain(closeFromServer)
+	}
 	var why *refusal
 	switch {
 	case x.cut.Load():
@@ -174,7 +172,7 @@ func (cl *h1client) relayFrames(x *exchange, toOrigin, toClient *half) *refusal 
 	if err := x.s.cfg.Log.Complete(&x.rec); err != nil {
 		return unrecorded(err)
 	}
-	x.completed = true
+	x.completed, x.whole = true, true
 	x.s.cfg.Metrics.Observe(&x.rec)
 	return nil
 }
@@ -185,7 +183,8 @@ type websocket struct {
 	idle time.Duration
 	last atomic.Int64 // unix nanoseconds
 
-	ending atomic.Bool // one direction is over; the other has closeWait
+	ending  atomic.Bool  // one direction is over; the other has until closeBy
+	closeBy atomic.Int64 // unix nanoseconds
 }
 
 func (w *websocket) touch() { w.last.Store(w.s.now().UnixNano()) }
@@ -197,6 +196,8 @@ type half struct {
 	early    []byte
 	hash     *digest.Hash
 	frames   frames
+	inside   bool // what was passed on ends inside a frame
+	closed   bool // … or behind a close frame
 	err      error
 }
 
@@ -232,8 +233,18 @@ func (h *half) run() error {
 func (h *half) deadline() {
 	_ = h.src.SetReadDeadline(h.w.s.now().Add(h.w.idle))
 	if h.w.ending.Load() {
-		_ = h.src.SetReadDeadline(h.w.s.now().Add(closeWait))
+		_ = h.src.SetReadDeadline(time.Unix(0, h.w.closeBy.Load()))
 	}
+}
+
+// complain tells the receiver of this direction that the protocol was broken,
+// where a frame of ours would not stand inside another. Both directions are over.
+func (h *half) complain(frame []byte) {
+	if h.inside || h.closed {
+		return
+	}
+	_ = h.dst.SetWriteDeadline(h.w.s.now().Add(time.Second))
+	_, _ = h.dst.Write(frame)
 }
 
 func (h *half) pass(p []byte) error {
@@ -243,6 +254,7 @@ func (h *half) pass(p []byte) error {
 	if err := h.frames.check(p); err != nil {
 		return errors.Join(errFrame, err)
 	}
+	h.inside, h.closed = h.frames.have != 0 || h.frames.left != 0, h.frames.closed
 	h.hash.Write(p)
 	h.w.touch()
 	_ = h.dst.SetWriteDeadline(h.w.s.now().Add(h.w.s.limits.WriteStall))

@@ -1,0 +1,224 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/canon"
+	"github.com/arpitcoder/aegrail-engine/internal/policy"
+)
+
+// How what is under way ends when its rule is gone. The rules are:
+//
+//   - begin makes an exchange visible, end takes it back; in between its request
+//     does not change but for the header edits, and what was judged is kept;
+//   - PolicyChanged asks the new set about everything visible, heads under the
+//     connection's lock, bodies outside of it and for no longer than rejudgeWait;
+//   - an exchange sees the set in force when it begins, so that none slips
+//     between a verdict and its visibility;
+//   - to cut is to cancel the exchange's context. Upstream looks at it before the
+//     first byte of a request leaves, and everything that waits ends with it.
+
+// rejudgeWait bounds how long an exchange whose body must be judged again may
+// go on under the old rules. What was not judged by then is cut.
+const rejudgeWait = time.Second
+
+// begin makes x visible to a change of the policy.
+// HTTP/1 has one context for the connection, which a cut ends too.
+func (c *conn) begin(ctx context.Context, x *exchange) {
+	switch {
+	case x != c.one:
+		x.ctx, x.cancel = context.WithCancel(ctx)
+	case x.ctx == nil:
+		x.ctx, x.cancel = context.WithCancel(context.Background())
+	}
+	c.mu.Lock()
+	x.asked = append(x.asked[:0], x.req.Fields...)
+	if c.active == nil {
+		c.active = make(map[*exchange]struct{})
+	}
+	c.active[x] = struct{}{}
+	slow := x.rejudge()
+	c.mu.Unlock()
+	if slow != nil {
+		slow.judge()
+	}
+}
+
+// permit mints the permit of x, which applies the rule's header edits.
+func (c *conn) permit(x *exchange) policy.Permit {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return x.decision.Permit(&x.req)
+}
+
+// end takes x back.
+func (c *conn) end(x *exchange) {
+	c.mu.Lock()
+	delete(c.active, x)
+	c.mu.Unlock()
+	if x != c.one {
+		x.cancel()
+	}
+}
+
+// judgement is an exchange whose body must be judged again: a copy of what was
+// asked, for a verdict without the connection's lock.
+type judgement struct {
+	c    *conn
+	x    *exchange
+	view *policy.View
+	req  canon.Request
+	body []byte
+}
+
+// rejudge asks the policy now in force about x, with c.mu held. Where that
+// takes the body, it returns what is to be judged.
+func (x *exchange) rejudge() *judgement {
+	view := x.c.policy()
+	if view == x.view {
+		return nil
+	}
+	asked := x.req
+	asked.Fields = x.asked
+	d := view.Decide(&asked)
+	switch {
+	case d.NeedBody:
+		j := &judgement{c: x.c, x: x, view: view, body: x.judged}
+		asked.CopyTo(&j.req)
+		return j
+	case d.Verdict != policy.Allow:
+		x.cutNow()
+	}
+	return nil
+}
+
+// judge gives the verdict and cuts the exchange if it is still the same one.
+func (j *judgement) judge() {
+	if j.view.DecideBody(&j.req, j.body).Verdict != policy.Allow {
+		j.cut()
+	}
+}
+
+func (j *judgement) cut() {
+	j.c.mu.Lock()
+	defer j.c.mu.Unlock()
+	if _, ok := j.c.active[j.x]; ok && j.x.req.ID() == j.req.ID() {
+		j.x.cutNow()
+	}
+}
+
+// cutNow ends x from another goroutine, with c.mu held.
+func (x *exchange) cutNow() {
+	x.cut.Store(true)
+	x.cancel()
+	x.body.Abort()
+}
+
+// rejudge asks about everything of c that is under way, and adds to slow what
+// takes a body.
+func (c *conn) rejudge(slow []*judgement) []*judgement {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for x := range c.active {
+		if j := x.rejudge(); j != nil {
+			slow = append(slow, j)
+		}
+	}
+	return slow
+}
+
+// rejudgeAll judges bodies on every processor for rejudgeWait, and cuts the rest.
+func (s *Server) rejudgeAll(slow []*judgement) {
+	until := s.now().Add(rejudgeWait)
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(slow)) {
+		workers.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				switch {
+				case i >= len(slow):
+					return
+				case s.now().After(until):
+					slow[i].cut()
+				default:
+					slow[i].judge()
+				}
+			}
+		})
+	}
+	workers.Wait()
+}
+
+// release frees what c held for its exchanges, when it has ended.
+func (c *conn) release() {
+	if c.one != nil && c.one.cancel != nil {
+		c.one.cancel()
+	}
+}
+
+// abort ends c and everything on it.
+func (c *conn) abort() {
+	_ = rawOf(c.tcp).Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for x := range c.active {
+		x.cutNow()
+	}
+}
+
+// cutReason is why another goroutine ended x.
+func (x *exchange) cutReason() *refusal {
+	why := &refusal{status: 403, reason: "policy_changed", detail: "the rule that allowed this is gone", close: true}
+	if x.s.aborting.Load() {
+		why = &refusal{status: 503, reason: "shutdown", detail: "the engine is stopping", close: true}
+	}
+	why.failed = x.recorded
+	return why
+}
+
+// rawOf is the TCP connection below nc. Closing it neither writes nor waits, as
+// a TLS connection's close_notify may.
+func rawOf(nc net.Conn) net.Conn {
+	for {
+		below, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			if w, ok := nc.(*wire); ok {
+				return w.Conn
+			}
+			return nc
+		}
+		nc = below.NetConn()
+	}
+}
+
+// bodyBudget bounds what a principal's judged bodies hold at once: a rule that
+// reads bodies must not be a way to fill the engine's memory.
+type bodyBudget struct {
+	mu    sync.Mutex
+	limit int64
+	held  map[string]int64 // :: principal → bytes
+}
+
+func (b *bodyBudget) take(principal string, n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.held[principal]+n > b.limit {
+		return false
+	}
+	b.held[principal] += n
+	return true
+}
+
+func (b *bodyBudget) give(principal string, n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.held[principal] -= n; b.held[principal] <= 0 {
+		delete(b.held, principal)
+	}
+}

@@ -1,0 +1,184 @@
+package proxy_test
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/enginetest"
+	"github.com/arpitcoder/aegrail-engine/internal/proxy"
+	"github.com/arpitcoder/aegrail-engine/internal/upstream"
+)
+
+const anything = "- name: all\n  {{to \"allowed.test\"}}\n"
+
+// heldResolver answers when it is let.
+type heldResolver struct {
+	upstream.Resolver
+	asked chan struct{}
+	let   chan struct{}
+}
+
+func (h heldResolver) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	h.asked <- struct{}{}
+	<-h.let
+	return h.Resolver.LookupNetIP(ctx, network, host)
+}
+
+func TestARequestThatIsOnItsWayDoesNotArriveOnceItsRuleIsGone(t *testing.T) {
+	for name, head := range map[string]string{
+		"without a body":      "GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n",
+		"with a body in hand": "POST /x HTTP/1.1\r\nHost: {host}\r\nContent-Length: 6\r\n\r\nsecret",
+	} {
+		t.Run(name, func(t *testing.T) {
+			held := heldResolver{asked: make(chan struct{}, 1), let: make(chan struct{})}
+			e := enginetest.Start(t, &enginetest.Options{Policy: anything, Upstream: func(c *upstream.Config) {
+				held.Resolver = c.Resolver
+				c.Resolver = held
+			}})
+			c := e.RawTunnel(t, "allowed.test", nil)
+			c.Send(strings.ReplaceAll(head, "{host}", e.Authority("allowed.test")))
+			<-held.asked
+			e.SetPolicy(t, "- name: other\n  {{to \"allowed.test\"}}\n  paths: [/other]\n")
+			close(held.let)
+			if r := c.Reply("GET"); r.Status != 403 || r.Reason() != "policy_changed" {
+				t.Errorf("got %d %s", r.Status, r.Reason())
+			}
+			if n := len(e.Origin("allowed.test").AllBytes()); n != 0 {
+				t.Errorf("the origin saw %d bytes of it", n)
+			}
+			e.WantRecord(t, enginetest.Fields{"phase": "complete", "reason": "policy_changed"})
+		})
+	}
+}
+
+func TestAReloadKeepsAStreamWhoseRuleEditsWhatItTests(t *testing.T) {
+	const edits = "- name: edit\n  {{to \"allowed.test\"}}\n  when: '\"x-team\" in request.headers'\n  headers:\n    remove: [X-Team]\n"
+	more := make(chan struct{})
+	e := enginetest.Start(t, &enginetest.Options{Policy: edits, Hosts: map[string]enginetest.Host{
+		"allowed.test": {Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, "data: 1\n\n")
+			_ = http.NewResponseController(w).Flush()
+			<-more
+			_, _ = io.WriteString(w, "data: 2\n\n")
+		})},
+	}})
+	req, err := http.NewRequestWithContext(t.Context(), "GET", e.URL("allowed.test", "/events"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Team", "a")
+	resp, err := e.Client(t).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.ReadFull(resp.Body, make([]byte, len("data: 1\n\n"))); err != nil {
+		t.Fatal(err)
+	}
+	e.SetPolicy(t, edits+"- name: more\n  {{to \"allowed.test\"}}\n  methods: [DELETE]\n")
+	close(more)
+	if rest, err := io.ReadAll(resp.Body); err != nil || string(rest) != "data: 2\n\n" {
+		t.Errorf("the stream ended with %q, %v", rest, err)
+	}
+}
+
+func TestAReloadJudgesBodiesAgain(t *testing.T) {
+	rule := func(model string) string {
+		return "- name: gate\n  {{to \"allowed.test\"}}\n  methods: [POST]\n  when: 'request.body.json.model == \"" + model + "\"'\n"
+	}
+	e := enginetest.Start(t, &enginetest.Options{Policy: rule("small"), Hosts: map[string]enginetest.Host{
+		"allowed.test": {Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, "data: 1\n\n")
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		})},
+	}})
+	resp, err := e.Client(t).Post(e.URL("allowed.test", "/chat"), "application/json", strings.NewReader(`{"model":"small"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.ReadFull(resp.Body, make([]byte, len("data: 1\n\n"))); err != nil {
+		t.Fatal(err)
+	}
+	e.SetPolicy(t, rule("large"))
+	if _, err := io.ReadAll(resp.Body); err == nil {
+		t.Error("the stream of a body that no rule allows any more ended as if whole")
+	}
+	e.WantRecord(t, enginetest.Fields{"phase": "complete", "reason": "policy_changed"})
+}
+
+func TestAnAnswerThatBreaksOffDoesNotLookWholeToAnHTTP10Client(t *testing.T) {
+	e := enginetest.Start(t, &enginetest.Options{Policy: anything, Hosts: map[string]enginetest.Host{
+		"allowed.test": {Answer: func(c *enginetest.OriginConn, _ enginetest.Seen) {
+			c.Printf("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n100\r\npart")
+			_ = c.Close()
+		}},
+	}})
+	c := e.RawTunnel(t, "allowed.test", nil)
+	c.Send("GET /x HTTP/1.0\r\nHost: " + e.Authority("allowed.test") + "\r\n\r\n")
+	got, err := io.ReadAll(c)
+	if err == nil && strings.Contains(string(got), " 200 ") {
+		t.Errorf("an answer that was cut ended like a whole one: %q", got)
+	}
+	e.WantRecord(t, enginetest.Fields{"phase": "complete", "event": "egress_error", "path": "/x"})
+}
+
+func TestASlowTunnelIsNotIdle(t *testing.T) {
+	const idle = 200 * time.Millisecond
+	e := enginetest.Start(t, &enginetest.Options{
+		Policy: "- name: pinned\n  {{to \"pinned.test\"}}\n  tls: passthrough\n",
+		Limits: proxy.Limits{TunnelIdle: idle},
+		Hosts: map[string]enginetest.Host{"pinned.test": {Script: func(c *enginetest.OriginConn) {
+			tick := time.NewTicker(idle / 8)
+			defer tick.Stop()
+			for range 32 { // four times as long as a silent tunnel would last
+				<-tick.C
+				if _, err := io.WriteString(c, "tick"); err != nil {
+					return
+				}
+			}
+			_ = c.Close()
+		}}},
+	})
+	c := e.RawConnect(t, "pinned.test")
+	if err := c.StartTLS("pinned.test", &enginetest.TunnelOptions{Config: &tls.Config{RootCAs: e.Root.Pool, ServerName: "pinned.test"}}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(c)
+	if err != nil || len(got) != 32*len("tick") {
+		t.Errorf("%d bytes came through, %v", len(got), err)
+	}
+}
+
+func TestR07JudgedBodiesHaveABudget(t *testing.T) {
+	e := enginetest.Start(t, &enginetest.Options{
+		Policy: "- name: gate\n  {{to \"allowed.test\"}}\n  methods: [POST]\n  when: 'request.body.json.model == \"small\"'\n",
+		Limits: proxy.Limits{JudgedBytes: 100},
+	})
+	first := e.RawTunnel(t, "allowed.test", nil)
+	first.Send("POST /a HTTP/1.1\r\nHost: " + e.Authority("allowed.test") + "\r\nContent-Type: application/json\r\nContent-Length: 90\r\nExpect: 100-continue\r\n\r\n")
+	if r := first.Reply("POST"); r.Status != 100 { // its 90 bytes are held from here on
+		t.Fatalf("got %d", r.Status)
+	}
+	second := e.RawTunnel(t, "allowed.test", nil)
+	second.Send("POST /b HTTP/1.1\r\nHost: " + e.Authority("allowed.test") + "\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{\"model\":\"small\"}")
+	if r := second.Reply("POST"); r.Status != 503 || r.Reason() != "too_many_bodies" {
+		t.Errorf("over the budget: %d %s", r.Status, r.Reason())
+	}
+	first.Send(`{"model":"small"` + strings.Repeat(" ", 73) + `}`)
+	if r := first.Reply("POST"); r.Status != 200 {
+		t.Errorf("within the budget: %d %s", r.Status, r.Reason())
+	}
+	third := e.RawTunnel(t, "allowed.test", nil)
+	third.Send("POST /c HTTP/1.1\r\nHost: " + e.Authority("allowed.test") + "\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{\"model\":\"small\"}")
+	if r := third.Reply("POST"); r.Status != 200 {
+		t.Errorf("when there is room again: %d %s", r.Status, r.Reason())
+	}
+}
