@@ -2,6 +2,7 @@ package audit
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -148,6 +149,7 @@ func (l *Log) join(b *batch) error {
 // lead commits the current batch. Called with mu held, which it gives up while
 // it writes.
 func (l *Log) lead() {
+	l.gather()
 	b := l.cur
 	l.cur = l.newBatch()
 	if len(b.buf) > 0 {
@@ -156,6 +158,19 @@ func (l *Log) lead() {
 	b.done = true
 	b.cond.Broadcast()
 	l.release(b)
+}
+
+// gather lets every goroutine that can run do so before the batch is closed.
+// On a busy engine those are requests that are about to record something, and
+// what they leave in the batch shares one write and one wake-up; on an idle one
+// nobody else can run and this costs a fraction of a microsecond. Called with
+// mu held, which it gives up.
+func (l *Log) gather() {
+	l.writing = true // who comes now, waits
+	l.mu.Unlock()
+	runtime.Gosched()
+	l.mu.Lock()
+	l.writing = false
 }
 
 // write stores b and settles what follows from it. Called with mu held.

@@ -10,8 +10,8 @@ import (
 )
 
 // inspectEvery is how long the name of the file may go unchecked while records
-// are written: a file that was renamed takes records for that long at most.
-// Deletion and foreign writes are looked for at every commit.
+// are written: a file that was renamed or deleted takes records for that long
+// at most. Foreign writes are looked for at every commit.
 const inspectEvery = time.Second
 
 // sink is where batches go. It has no lock: Log.writing says who owns it.
@@ -96,17 +96,22 @@ func (s *sink) inspect(now time.Time, every time.Duration) outcome {
 	lost := func(format string, args ...any) outcome {
 		return outcome{err: fmt.Errorf("%s %s", s.path, fmt.Sprintf(format, args...)), kind: gone}
 	}
+	size, err := s.file.end()
+	switch {
+	case err != nil:
+		return s.broken(fmt.Errorf("looking at %s: %w", s.path, err))
+	case size != s.size:
+		return lost("has %d bytes where the engine wrote %d: something else writes to it or cut it", size, s.size)
+	}
+	if since := now.Sub(s.checked); since >= 0 && since < every {
+		return outcome{}
+	}
 	st, err := s.file.stat()
 	switch {
 	case err != nil:
 		return s.broken(fmt.Errorf("looking at %s: %w", s.path, err))
 	case st.nlink == 0:
 		return lost("was deleted; restart the engine to begin a new log")
-	case st.size != s.size:
-		return lost("has %d bytes where the engine wrote %d: something else writes to it or cut it", st.size, s.size)
-	}
-	if since := now.Sub(s.checked); since >= 0 && since < every {
-		return outcome{}
 	}
 	st, err = s.fs.stat(s.path)
 	switch {

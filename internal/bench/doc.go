@@ -4,7 +4,10 @@
 //	go run .                  all of it, about five minutes
 //	go run . -quick           short windows and one pass: to see that it works
 //	go run . -o BENCH.md      the table also goes into that file
-//	go run . -only keep-alive what matches a regular expression, by row
+//	go run . -only keep-alive -peers HAProxy
+//	                          rows and peers that match a regular expression
+//	go run . -floor           beside the least that a proxy in Go can do
+//	go run . -also ./other    beside another build of the engine
 //	go run . -profile cpu.out a CPU profile of the engine under the first row
 //
 // # How it measures

@@ -44,7 +44,7 @@ func idle(ctx context.Context, l *lab, p *running) ([]float64, error) {
 		}
 		defer c.close()
 	}
-	if err := sleep(ctx, 3*time.Second); err != nil { // what was freed may go back to the kernel
+	if err := sleep(ctx, 2*time.Second); err != nil { // what was freed may go back to the kernel
 		return nil, err
 	}
 	after, err := memory(p.pid(), "VmRSS")

@@ -172,7 +172,7 @@ func (l *lab) run(ctx context.Context) (*results, error) {
 	}
 	for pass := range l.size.passes {
 		for _, w := range l.rows() {
-			if w.fresh && pass > 0 {
+			if w.once && pass > 0 {
 				continue
 			}
 			fmt.Fprintf(l.progress, "pass %d of %d: %s\n", pass+1, l.size.passes, w.name)

@@ -104,7 +104,9 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 	}
 	l.peers = slices.DeleteFunc(l.peers, func(p peer) bool { return !who.MatchString(p.name) })
 	if o.floor {
-		l.peers = append(l.peers, goPeer(floorName, runtime.Version()))
+		p := goPeer(floorName, runtime.Version())
+		p.small = true
+		l.peers = append(l.peers, p)
 	}
 	for _, binary := range o.also {
 		p := enginePeer(binary, "")

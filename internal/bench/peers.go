@@ -22,6 +22,7 @@ type peer struct {
 	version string
 	connect bool // it is told where to by CONNECT, else by SNI
 	h2      bool // it speaks HTTP/2 to clients
+	small   bool // it carries small bodies alone
 	// command makes the process that listens on addr, forwards to l.origin and
 	// keeps its own files in dir.
 	command func(l *lab, dir, addr string) (*exec.Cmd, error)

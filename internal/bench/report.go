@@ -118,9 +118,9 @@ func (l *lab) preamble(w io.Writer, res *results, took time.Duration) {
 	fmt.Fprintf(w, "Made by `make bench` on %s in %s.\n\n", time.Now().UTC().Format(time.DateOnly), took.Round(time.Second))
 	fmt.Fprintf(w, "- %s; Linux %s; the proxy alone on core %d, load and origin on core %d.\n", cpuModel(), kernel(), l.cores.proxy, l.cores.load)
 	fmt.Fprintf(w, "- %s; built with %s. The engine's binary is %.1f MB.\n", strings.Join(l.versions(), ", "), runtime.Version(), float64(l.binarySize)/1e6)
-	fmt.Fprintf(w, "- CPU time of the proxy's process by the kernel, user and system. Medians of %d interleaved passes of %s; rows marked ¹ once, in a fresh process.\n",
+	fmt.Fprintf(w, "- CPU time of the proxy's process by the kernel, user and system. Medians of %d interleaved passes of %s; rows marked ¹ in fresh processes, the last of them once.\n",
 		l.size.passes, l.size.window)
-	fmt.Fprintf(w, "- In brackets: the ratio to the first peer of the row, median of the passes' ratios. Spread: how far the passes lie apart, widest cell.\n")
+	fmt.Fprintf(w, "- In brackets: the ratio to the first peer of the row that is not the engine, median of the passes' ratios; targets are such ratios or in the unit of the row. Spread: how far the passes lie apart, widest cell.\n")
 	fmt.Fprintf(w, "- Everywhere: %s, ECDSA P-256 leaves, full handshakes from clients, upstream connections reused and resumed.\n", expected)
 	fmt.Fprintf(w, "- %s has its policy, both digests and the audit log (written) on; the others have no rules, digests or log. HAProxy gets the TLS connection by SNI, the others a CONNECT first.\n", engineName)
 	if res.foreign > 0.02 {
@@ -167,7 +167,7 @@ func (l *lab) line(w io.Writer, res *results, r row, f int, fig figure) {
 			fmt.Fprint(w, " failed |")
 		case math.IsNaN(v):
 			fmt.Fprint(w, " – |")
-		case p.name == reference || r.added:
+		case p.name == reference || r.added || math.IsNaN(median(over(values, base))):
 			fmt.Fprintf(w, " %.*f |", fig.digits, v*fig.scale)
 		default:
 			fmt.Fprintf(w, " %.*f (%.2f) |", fig.digits, v*fig.scale, median(over(values, base)))

@@ -52,7 +52,7 @@
 // Python send them as they are and every parser reads them alike: forwarded
 // byte for byte. Three things are legal and yet read in two ways. They set a
 // bit of Quirks, which policy denies unless the rule opts in: an encoded slash,
-// a ';', and an empty segment.
+// a ';' (or %3B, to those who decode first), and an empty segment.
 //
 // # Query (RFC 3986 section 3.4)
 //
@@ -68,7 +68,8 @@
 // Refused are: a second line of a field that has one value (Content-Type,
 // Authorization, Cookie, …), a Connection that names such a field or one of
 // framing, and the same names spelled with '_', since CGI reads Content_Length
-// as Content-Length. Fields and parameters that ask an origin to take another
+// as Content-Length. The names that Trailer announces are kept; one that means
+// something only before the body is refused. Fields and parameters that ask an origin to take another
 // method, path or host than the one judged set the Quirk MethodOverride.
 //
 // # What it does not do
@@ -130,7 +131,7 @@ type Quirks uint16
 
 const (
 	EncodedSlash   Quirks = 1 << iota // %2F in the path
-	Semicolon                         // ';' in the path
+	Semicolon                         // ';' or %3B in the path
 	DoubleSlash                       // an empty segment in the path
 	MethodOverride                    // a field or parameter that replaces method, path or host
 )
@@ -164,7 +165,7 @@ const (
 	ReasonBadPath       = "bad_path"       // characters that a path must not have
 	ReasonAmbiguousPath = "ambiguous_path" // dot segments, backslashes, double encoding
 	ReasonBadQuery      = "bad_query"      // characters that a query must not have
-	ReasonBadMethod     = "bad_method"     // not an upper-case token
+	ReasonBadMethod     = "bad_method"     // not an upper-case token; TRACE
 	ReasonNestedConnect = "nested_connect" // CONNECT or :protocol inside a tunnel
 	ReasonBadScheme     = "bad_scheme"     // :scheme unlike the connection
 	ReasonBadHeader     = "bad_header"     // repeated, disguised or misplaced fields

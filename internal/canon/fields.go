@@ -26,6 +26,7 @@ const (
 	framing                 // left out and made anew; Connection must not name it
 	connection              // left out after its options were read
 	te                      // left out; "trailers" is remembered
+	trailer                 // left out; the names it announces are remembered
 	upgrade                 // left out; the request's Upgrade says what it was
 	single                  // forwarded, once
 	override                // forwarded, with the quirk MethodOverride
@@ -83,8 +84,10 @@ func classify(name []byte) (c class, bit uint32, disguised bool) {
 // known is the table of names, in lower case.
 func known(name []byte) (class, uint32) {
 	switch string(name) {
-	case "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "trailer", "http2-settings":
+	case "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "http2-settings":
 		return hopByHop, 0
+	case "trailer":
+		return trailer, 0
 	case "host":
 		return framing, bitHost
 	case "content-length":
@@ -210,6 +213,8 @@ func (r *Request) take(s *fieldScan, f http1.Field, all []http1.Field) *Error {
 	case te:
 		r.TETrailers = r.TETrailers || listHas(f.Value, "trailers")
 		return nil
+	case trailer:
+		return r.announced(f.Value)
 	case override:
 		r.Quirks |= MethodOverride
 	case forwarded:
@@ -226,6 +231,37 @@ func (r *Request) take(s *fieldScan, f http1.Field, all []http1.Field) *Error {
 		}
 	}
 	r.Fields = append(r.Fields, f)
+	return nil
+}
+
+// announced reads a Trailer field: a list of field names (RFC 9110 section
+// 6.6.2), empty elements allowed.
+func (r *Request) announced(list []byte) *Error {
+	for more := true; more; {
+		var name []byte
+		name, list, more = bytes.Cut(list, []byte(","))
+		if name = bytes.Trim(name, " \t"); len(name) == 0 {
+			continue
+		}
+		if e := r.announce(name); e != nil {
+			return e
+		}
+	}
+	return nil
+}
+
+// announce takes the name of a trailer, unless a field of that name would change
+// what was judged from the head (RFC 9110 section 6.5.1): row S18.
+func (r *Request) announce(name []byte) *Error {
+	switch c, _, _ := classify(name); {
+	case !http1.ValidToken(name):
+		return refuse(ReasonBadTrailer, 400, "Trailer lists %s, which is not a field name", quoted(name))
+	case c != endToEnd, http1.ForbiddenTrailer(name):
+		return refuse(ReasonBadTrailer, 400, "trailer %s", quoted(name))
+	case len(r.Trailers) == http1.MaxTrailerFields:
+		return refuse(ReasonBadTrailer, 400, "more than %d trailers are announced", http1.MaxTrailerFields)
+	}
+	r.Trailers = append(r.Trailers, name)
 	return nil
 }
 
@@ -268,7 +304,7 @@ func SettableField(name string) error {
 		return fmt.Errorf("%q is not a field name", name)
 	}
 	switch c, _, _ := classify([]byte(name)); c {
-	case hopByHop, framing, connection, te, upgrade:
+	case hopByHop, framing, connection, te, trailer, upgrade:
 		return fmt.Errorf("field %q belongs to the connection or to framing and cannot be edited", name)
 	}
 	return nil
@@ -291,7 +327,7 @@ func (r *Request) SetField(name, value string) {
 	}
 	n, placed := 0, false
 	for _, have := range r.Fields {
-		if sameName(have.Name, name) {
+		if SameField(have.Name, name) {
 			if placed {
 				continue
 			}
@@ -311,7 +347,7 @@ func (r *Request) RemoveField(name string) {
 	mustSettable(name)
 	n := 0
 	for _, have := range r.Fields {
-		if !sameName(have.Name, name) {
+		if !SameField(have.Name, name) {
 			r.Fields[n] = have
 			n++
 		}
@@ -325,9 +361,9 @@ func mustSettable(name string) {
 	}
 }
 
-// sameName compares names as CGI does: case and '_' against '-' do not matter.
+// SameField compares names as CGI does: case and '_' against '-' do not matter.
 // A rule that removes X-Api-Key must not leave X_Api_Key to the origin.
-func sameName(a []byte, b string) bool {
+func SameField(a []byte, b string) bool {
 	if len(a) != len(b) {
 		return false
 	}

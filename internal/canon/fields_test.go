@@ -1,6 +1,7 @@
 package canon
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -46,6 +47,36 @@ Cookie: a=b
 	if r.Framing != http1.Length || r.Length != 3 || !r.ExpectContinue || !r.TETrailers || r.Upgrade != NoUpgrade || r.Quirks != 0 {
 		t.Errorf("%+v", r)
 	}
+}
+
+func announced(r *Request) string { return string(bytes.Join(r.Trailers, []byte(" "))) }
+
+func TestS18AnnouncedTrailers(t *testing.T) {
+	r := accept(t, inTunnel(), head(t, post("Trailer: X-Sum,, x_other ,\nTrailer: \nTrailer: Server-Timing")))
+	if got, want := announced(r), "X-Sum x_other Server-Timing"; got != want || fields(r) != "" {
+		t.Errorf("announced %q, want %q, and forwarded %q", got, want, fields(r))
+	}
+	var dst Request
+	r.CopyTo(&dst)
+	if err := r.FromHTTP1(2, inTunnel(), get("/")); err != nil || len(r.Trailers) != 0 {
+		t.Errorf("%v; the next request announces %q", err, r.Trailers)
+	}
+	if announced(&dst) != "X-Sum x_other Server-Timing" {
+		t.Errorf("a copy has %q", announced(&dst))
+	}
+	for _, list := range append([]string{"a b", "a;b", "\"a\"", "X-Sum, é"}, notTrailers...) {
+		deny(t, inTunnel(), head(t, post("Trailer: X-Fine, "+list)), 400, ReasonBadTrailer)
+	}
+	most := strings.TrimSuffix(strings.Repeat("a,", http1.MaxTrailerFields), ",")
+	accept(t, inTunnel(), head(t, post("Trailer: "+most)))
+	deny(t, inTunnel(), head(t, post("Trailer: "+most+",a")), 400, ReasonBadTrailer)
+}
+
+// notTrailers mean something only before the body.
+var notTrailers = []string{
+	"Host", "Content-Length", "Transfer-Encoding", "Trailer", "TE", "Connection", "Authorization", "Cookie", "Content-Type", "content_type",
+	"Proxy-Authorization", "Proxy-Anything", "If-Match", "X-Forwarded-For", "Forwarded", "X-HTTP-Method-Override", "X-Rewrite-URL", "X-Host",
+	"Set-Cookie", "Cache-Control", "Pragma", "Sec-WebSocket-Protocol", "X-Original-Anything",
 }
 
 func TestTEWithoutTrailers(t *testing.T) {
@@ -307,6 +338,7 @@ func TestOrdinaryRequestsDoNotAllocate(t *testing.T) {
 		"explicit port":  {inTunnel(), "GET / HTTP/1.1\nHost: API.example.:443"},
 		"other method":   {inTunnel(), "PROPFIND / HTTP/1.1\nHost: api.example"},
 		"per-hop fields": {inTunnel(), "GET / HTTP/1.1\nHost: api.example\nConnection: x-a, te\nX-A: 1\nTE: trailers"},
+		"trailers":       {inTunnel(), "POST / HTTP/1.1\nHost: api.example\nTransfer-Encoding: chunked\nTrailer: x-a, x-b"},
 		"absolute form":  {onProxyPort(), "GET http://a.example/x HTTP/1.1\nHost: a.example"},
 	} {
 		h := head(t, row.raw)

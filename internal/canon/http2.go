@@ -132,10 +132,8 @@ func (r *Request) readHTTP2(in *Inbound, h *http.Request) *Error {
 	if e := r.readLength(h); e != nil {
 		return e
 	}
-	for name := range h.Trailer {
-		if e := judgeTrailer(name); e != nil {
-			return e
-		}
+	if e := r.readTrailer(h.Trailer); e != nil {
+		return e
 	}
 	r.Scheme = in.Scheme
 	r.HTTP2 = true
@@ -266,15 +264,22 @@ func contentLength(s string) (int64, bool) {
 	return n, true
 }
 
-// judgeTrailer refuses the announcement of a trailer that would change what was
-// judged from the head (RFC 9110 section 6.5.1): row S18.
-func judgeTrailer(name string) *Error {
-	switch c, _, _ := classify([]byte(name)); c {
-	case endToEnd:
-		return nil
-	default:
-		return refuse(ReasonBadTrailer, 400, "trailer %s", quoted(name))
+// readTrailer takes the announced trailers, sorted. The server hands out no
+// others.
+func (r *Request) readTrailer(trailer http.Header) *Error {
+	names := r.store.names[:0]
+	for name := range trailer {
+		names = append(names, name)
 	}
+	r.store.names = names
+	slices.Sort(names)
+	for _, name := range names {
+		if e := r.announce(r.keep(name)); e != nil {
+			return e
+		}
+	}
+	clear(names)
+	return nil
 }
 
 // keep copies a string to the request's storage.

@@ -20,6 +20,9 @@ func TestHTTP2RequestInOneForm(t *testing.T) {
 	if got, want := fields(r), "Cookie: a=1; b=2\nX-A: 1\nX-B: 2\nX-B: 1\n"; got != want {
 		t.Errorf("forwarded:\n%swant:\n%s", got, want)
 	}
+	if announced(r) != "X-Sum" {
+		t.Errorf("announced trailers %q", r.Trailers)
+	}
 	if !r.HTTP2 || r.Scheme != HTTPS || r.Method != "GET" || !r.TETrailers || r.ID() != 1 || r.Framing != http1.NoBody || r.ExpectContinue {
 		t.Errorf("%+v", r)
 	}
@@ -121,6 +124,8 @@ func TestH07MethodsInHTTP2(t *testing.T) {
 	o.deny(400, ReasonBadMethod, ":method get")
 	o.deny(400, ReasonBadMethod, ":method GET /x")
 	o.deny(400, ReasonBadMethod, ":method G,T")
+	o.deny(405, ReasonBadMethod, ":method TRACE")
+	o.deny(405, ReasonBadMethod, ":method TRACK")
 	o.reset(":method ")
 }
 
@@ -184,6 +189,13 @@ func TestHTTP2FieldsThatTheServerLetsThrough(t *testing.T) {
 	o.deny(400, ReasonBadHeader, "x-a  in front")
 	o.deny(400, ReasonBadHeader, "x-a behind\t")
 	o.deny(400, ReasonBadTrailer, "trailer authorization")
+	for _, name := range notTrailers {
+		switch name {
+		case "Transfer-Encoding", "Trailer", "Content-Length": // the server itself forgets these
+			continue
+		}
+		o.deny(400, ReasonBadTrailer, "trailer x-a, "+strings.ToLower(name))
+	}
 	o.deny(400, ReasonBadTrailer, "trailer x-a, host")
 	many := make([]string, http1.MaxFields+1)
 	for i := range many {

@@ -51,7 +51,7 @@ func AppendPath(dst, raw []byte) ([]byte, Quirks, error) {
 // appendCanonical rewrites triplets: upper case, unreserved decoded. The result
 // is never longer than raw.
 func appendCanonical(dst, raw []byte) ([]byte, *Error) {
-	for {
+	for size := len(raw); ; {
 		i := bytes.IndexByte(raw, '%')
 		if i < 0 {
 			return append(dst, raw...), nil
@@ -60,7 +60,7 @@ func appendCanonical(dst, raw []byte) ([]byte, *Error) {
 		raw = raw[i:]
 		c, ok := triplet(raw)
 		if !ok {
-			return dst, refuse(ReasonBadPath, 400, "broken percent-encoding at %s", quoted(raw))
+			return dst, refuse(ReasonBadPath, 400, "broken percent-encoding %s, %d bytes into the path", quoted(raw[:min(len(raw), 3)]), size-len(raw))
 		}
 		if unreserved(c) {
 			dst = append(dst, c)
@@ -74,9 +74,11 @@ func appendCanonical(dst, raw []byte) ([]byte, *Error) {
 
 // judgePath refuses a canonical path that has two readings. It alone holds the
 // rules of the package comment: appendCanonical has left one spelling of each.
+// An error names the place in the canonical path and the bytes there, never the
+// rest: a path may hold a secret, and the rule may have it recorded as a hash.
 func judgePath(p []byte) (Quirks, *Error) {
 	if len(p) == 0 || p[0] != '/' {
-		return 0, refuse(ReasonBadTarget, 400, "path does not begin with a slash: %s", quoted(p))
+		return 0, refuse(ReasonBadTarget, 400, "path does not begin with a slash but %s", quoted(beginning(p)))
 	}
 	var q Quirks
 	seg := 1 // where the current segment begins, an encoded slash being a border too
@@ -86,7 +88,7 @@ func judgePath(p []byte) (Quirks, *Error) {
 		case pathPlain:
 		case pathSlash:
 			if dotSegment(p[seg:i]) {
-				return 0, refuseDots(p)
+				return 0, refuseDots(seg)
 			}
 			if p[i-1] == '/' {
 				q |= DoubleSlash
@@ -95,32 +97,32 @@ func judgePath(p []byte) (Quirks, *Error) {
 		case pathParam:
 			q |= Semicolon
 		case pathBack:
-			return 0, refuse(ReasonAmbiguousPath, 400, "backslash in path %s", quoted(p))
+			return 0, refuse(ReasonAmbiguousPath, 400, "backslash, %d bytes into the path", i)
 		case pathPercent:
-			n, slash, e := judgeTriplet(p, i)
+			n, quirk, e := judgeTriplet(p, i)
 			if e != nil {
 				return 0, e
 			}
-			if slash {
+			if quirk == EncodedSlash {
 				if dotSegment(p[seg:i]) {
-					return 0, refuseDots(p)
+					return 0, refuseDots(seg)
 				}
-				q |= EncodedSlash
 				seg = i + n
 			}
+			q |= quirk
 			i += n - 1
 		default:
-			return 0, refuse(ReasonBadPath, 400, "byte %#02x in path %s", c, quoted(p))
+			return 0, refuse(ReasonBadPath, 400, "byte %#02x, %d bytes into the path", c, i)
 		}
 	}
 	if dotSegment(p[seg:]) {
-		return 0, refuseDots(p)
+		return 0, refuseDots(seg)
 	}
 	return q, nil
 }
 
-func refuseDots(p []byte) *Error {
-	return refuse(ReasonAmbiguousPath, 400, "dot segment in path %s", quoted(p))
+func refuseDots(at int) *Error {
+	return refuse(ReasonAmbiguousPath, 400, "dot segment, %d bytes into the path", at)
 }
 
 // dotSegment reports whether somebody reads the segment as "." or "..": servlet
@@ -139,31 +141,38 @@ func dotSegment(s []byte) bool {
 }
 
 // judgeTriplet judges the triplet at p[i], with the ones after it where they
-// make one character. It returns how many bytes it judged and whether it is an
-// encoded slash. The triplet is whole: appendCanonical saw to that.
-func judgeTriplet(p []byte, i int) (n int, slash bool, e *Error) {
+// make one character. It returns how many bytes it judged and the quirk they are.
+// The triplet is whole: appendCanonical saw to that.
+func judgeTriplet(p []byte, i int) (n int, quirk Quirks, e *Error) {
 	c, _ := triplet(p[i:])
 	switch {
 	case c < ' ' || c == 0x7f:
-		return 0, false, refuse(ReasonBadPath, 400, "encoded control in path %s", quoted(p))
+		return 0, 0, refuseTriplet(ReasonBadPath, "encoded control", p, i)
 	case c == '\\':
-		return 0, false, refuse(ReasonAmbiguousPath, 400, "encoded backslash in path %s", quoted(p))
+		return 0, 0, refuseTriplet(ReasonAmbiguousPath, "encoded backslash", p, i)
 	case c == '/':
-		return 3, true, nil
+		return 3, EncodedSlash, nil
+	case c == ';':
+		// Who decodes before cutting parameters off reads /admin%3Bx as /admin.
+		return 3, Semicolon, nil
 	case c == '%':
 		if again, ok := hexPair(p[i+3:]); ok && twice(again) {
-			return 0, false, refuse(ReasonAmbiguousPath, 400, "double encoding in path %s", quoted(p))
+			return 0, 0, refuseTriplet(ReasonAmbiguousPath, "double encoding", p, i)
 		}
-		return 3, false, nil
+		return 3, 0, nil
 	case c >= 0x80:
 		n, ok := encodedRune(p[i:])
 		if !ok {
-			return 0, false, refuse(ReasonBadPath, 400, "path is not UTF-8 at %s", quoted(p[i:]))
+			return 0, 0, refuseTriplet(ReasonBadPath, "what is not UTF-8", p, i)
 		}
-		return n, false, nil
+		return n, 0, nil
 	default:
-		return 3, false, nil
+		return 3, 0, nil
 	}
+}
+
+func refuseTriplet(reason, what string, p []byte, i int) *Error {
+	return refuse(reason, 400, "%s, %s, %d bytes into the path", what, p[i:i+3], i)
 }
 
 // twice reports whether a byte that shows only after decoding twice would

@@ -89,7 +89,8 @@ func TestP04EmptySegmentsAndParameters(t *testing.T) {
 	path(t, "/a;x=1/b", "/a;x=1/b", Semicolon)
 	path(t, "/;", "/;", Semicolon)
 	path(t, "//a;b%2fc", "//a;b%2Fc", DoubleSlash|Semicolon|EncodedSlash)
-	path(t, "/a%3Bb", "/a%3Bb", 0)
+	path(t, "/a%3Bb", "/a%3Bb", Semicolon) // to who decodes before cutting parameters off
+	path(t, "/a%3b/b%2f", "/a%3B/b%2F", Semicolon|EncodedSlash)
 }
 
 func TestP05EncodingsThatAreNone(t *testing.T) {
@@ -271,13 +272,55 @@ func TestAppendDecodedIsWhatAnOriginSees(t *testing.T) {
 }
 
 func TestH07MethodsAreUpperCaseTokens(t *testing.T) {
-	for _, m := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "M-SEARCH", "VERSION-CONTROL"} {
+	for _, m := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "M-SEARCH", "VERSION-CONTROL"} {
 		if r := accept(t, inTunnel(), host(m, "/", "api.example")); r.Method != m {
 			t.Errorf("%s became %s", m, r.Method)
 		}
 	}
 	for _, m := range []string{"", "get", "Delete", "PATCh", "GET ", "G\x00T", "GÉT", strings.Repeat("A", http1.MaxMethod+1)} {
 		deny(t, inTunnel(), host(m, "/", "api.example"), 400, ReasonBadMethod)
+	}
+}
+
+func TestMethodsThatEchoTheRequest(t *testing.T) {
+	for _, m := range []string{"TRACE", "TRACK"} {
+		deny(t, inTunnel(), host(m, "/", "api.example"), 405, ReasonBadMethod)
+		deny(t, onProxyPort(), host(m, "http://api.example/", "api.example"), 405, ReasonBadMethod)
+	}
+	deny(t, inTunnel(), host("trace", "/", "api.example"), 400, ReasonBadMethod)
+	accept(t, inTunnel(), host("TRACER", "/", "api.example"))
+}
+
+// TestAnErrorDoesNotRepeatThePath has paths that a rule may have recorded as a
+// hash, refused for something in them.
+func TestAnErrorDoesNotRepeatThePath(t *testing.T) {
+	for _, bad := range []string{
+		"%zz", "%2", "/..", "/..;hunter2", `\`, "%5c", "%00", "%252f", "%c3%28", "\x01", "\xff", "#", "{",
+	} {
+		for _, target := range []string{"/hunter2" + bad + "/hunter2", "/hunter2/" + bad, "/" + bad + "/hunter2?hunter2", "hunter2/" + bad} {
+			var r Request
+			err := r.FromHTTP1(1, inTunnel(), get(target))
+			if err == nil || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%q: %v", target, err)
+			}
+			err = r.FromHTTP1(1, onProxyPort(), host("GET", "ftp://hunter2.example"+target, "hunter2.example"))
+			if err == nil || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%q on the proxy port: %v", target, err)
+			}
+		}
+	}
+	for target, want := range map[string]string{
+		"/abc%zzd":  `broken percent-encoding "%zz", 4 bytes into the path`,
+		"/abc/../d": "dot segment, 5 bytes into the path",
+		"/abc%5cd":  "encoded backslash, %5C, 4 bytes into the path",
+		"/abc{d":    "byte 0x7b, 4 bytes into the path",
+		"/a?b%zz":   "broken percent-encoding in the query, 1 bytes in",
+		"abc":       `a target that is not a path, beginning "a"`,
+		"https://a": `a target that is not a path, beginning "https://"`,
+	} {
+		if err := new(Request).FromHTTP1(1, inTunnel(), get(target)); err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", target, err, want)
+		}
 	}
 }
 

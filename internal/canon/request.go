@@ -47,6 +47,7 @@ type Request struct {
 	RawQuery []byte // without '?', as received and as forwarded
 	HasQuery bool   // there was a '?'; the query may still be empty
 	Fields   []http1.Field
+	Trailers [][]byte // names that Trailer announces: HTTP/2 upstream has to announce them too
 	Framing  http1.Framing
 	Length   int64 // of the body; -1 when Framing is Chunked
 
@@ -78,7 +79,7 @@ func (r *Request) ID() uint64 { return r.id }
 
 // reset makes r a request that nothing allows and keeps its memory.
 func (r *Request) reset(id uint64) {
-	s, fields := r.store, r.Fields[:0]
+	s, fields, trailers := r.store, r.Fields[:0], r.Trailers[:0]
 	if cap(s.arena) > maxKept {
 		s.arena = nil
 	}
@@ -90,7 +91,7 @@ func (r *Request) reset(id uint64) {
 	}
 	s.arena = s.arena[:0]
 	method := r.Method
-	*r = Request{id: id, store: s, Fields: fields}
+	*r = Request{id: id, store: s, Fields: fields, Trailers: trailers}
 	r.Method = method // only for intern to compare with
 }
 
@@ -153,6 +154,8 @@ func (r *Request) readHTTP1(in *Inbound, h *http1.RequestHead) *Error {
 
 // readMethod accepts upper-case tokens. Methods are case-sensitive (RFC 9110
 // section 9.1), but there are origins that fold them: "delete" has two readings.
+// TRACE (RFC 9110 section 9.3.8), and TRACK as IIS called it, answers with the
+// request: an agent would read a credential that its rule injects.
 func (r *Request) readMethod(m []byte) *Error {
 	if len(m) > http1.MaxMethod || !http1.ValidToken(m) {
 		return refuse(ReasonBadMethod, 400, "method %s", quoted(m))
@@ -163,8 +166,11 @@ func (r *Request) readMethod(m []byte) *Error {
 		}
 	}
 	r.Method = intern(m, r.Method)
-	if r.Method == "CONNECT" {
+	switch r.Method {
+	case "CONNECT":
 		return refuse(ReasonNestedConnect, 405, "CONNECT where a request was expected")
+	case "TRACE", "TRACK":
+		return refuse(ReasonBadMethod, 405, "%s would echo the request with the fields that rules set", r.Method)
 	}
 	return nil
 }
@@ -189,8 +195,6 @@ func intern(m []byte, last string) string {
 		return "OPTIONS"
 	case "CONNECT":
 		return "CONNECT"
-	case "TRACE":
-		return "TRACE"
 	}
 	if string(m) == last {
 		return last
@@ -221,11 +225,7 @@ func (r *Request) readAbsolute(in *Inbound, h *http1.RequestHead) *Error {
 	const scheme = "http://"
 	t := h.Target
 	if in.Scheme != HTTP || len(t) < len(scheme) || !http1.EqualFold(t[:len(scheme)], scheme) {
-		before, _, _ := bytes.Cut(t, []byte("?")) // the query may hold a secret, userinfo may too
-		if bytes.IndexByte(before, '@') >= 0 {
-			before = nil
-		}
-		return refuse(ReasonBadTarget, 400, "the proxy takes CONNECT and http://host/path, not %s", quoted(before))
+		return refuse(ReasonBadTarget, 400, "the proxy takes CONNECT and http://host/path, not a target that begins %s", quoted(beginning(t)))
 	}
 	t = t[len(scheme):]
 	end := bytes.IndexAny(t, "/?#")
@@ -273,7 +273,7 @@ func (r *Request) readTarget(t []byte) *Error {
 		path, query = t[:i], t[i:]
 	}
 	if len(path) == 0 || path[0] != '/' {
-		return refuse(ReasonBadTarget, 400, "a target that is not a path, beginning %s", quoted(path[:min(len(path), 8)]))
+		return refuse(ReasonBadTarget, 400, "a target that is not a path, beginning %s", quoted(beginning(t)))
 	}
 	if bytes.IndexByte(path, '%') >= 0 {
 		var e *Error
@@ -289,6 +289,15 @@ func (r *Request) readTarget(t []byte) *Error {
 	r.Path = path
 	r.Quirks |= q
 	return r.readQuery(query)
+}
+
+// beginning is what an error repeats of a target that is not a path: its scheme
+// if it has one, else one byte. The rest may be a secret.
+func beginning(t []byte) []byte {
+	if i := bytes.Index(t[:min(len(t), len("https://"))], []byte("://")); i > 0 {
+		return t[:i+len("://")]
+	}
+	return t[:min(len(t), 1)]
 }
 
 // readQuery reads what follows the path: nothing, or '?' and the query.
@@ -357,7 +366,10 @@ func (r *Request) CopyTo(dst *Request) {
 	for _, f := range r.Fields {
 		n += len(f.Name) + len(f.Value)
 	}
-	s, fields := dst.store, dst.Fields[:0]
+	for _, name := range r.Trailers {
+		n += len(name)
+	}
+	s, fields, trailers := dst.store, dst.Fields[:0], dst.Trailers[:0]
 	*dst = *r
 	s.named, s.namedDef = Authority{}, 0
 	if s.arena = s.arena[:0]; cap(s.arena) < n {
@@ -379,6 +391,9 @@ func (r *Request) CopyTo(dst *Request) {
 	for _, f := range r.Fields {
 		fields = append(fields, http1.Field{Name: keep(f.Name), Value: keep(f.Value)})
 	}
-	dst.Fields = fields
+	for _, name := range r.Trailers {
+		trailers = append(trailers, keep(name))
+	}
+	dst.Fields, dst.Trailers = fields, trailers
 	dst.store = s
 }

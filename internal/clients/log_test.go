@@ -70,9 +70,9 @@ func (s *stage) check(want ...string) {
 	for line, n := range logged {
 		if f := strings.SplitN(line, " ", 3); f[0] == "error" {
 			failed[f[2]] += n
-			if any := "error * " + f[2]; wanted[any] > 0 {
+			if loose := "error * " + f[2]; wanted[loose] > 0 {
 				delete(logged, line)
-				logged[any] += n
+				logged[loose] += n
 			}
 		}
 	}

@@ -70,5 +70,18 @@ unpacked nginx usr/sbin/nginx
 command -v npm >/dev/null || debian npm
 npm_packages
 
+# versions says what the suite is about to prove something for.
+versions() {
+	curl --version | head -n1
+	git version
+	/usr/bin/python3 -c 'import requests, httpx, h2; print("requests", requests.__version__, "httpx", httpx.__version__, "h2", h2.__version__)'
+	echo "node $("$cache"/node/node_modules/node-linux-*/bin/node --version)"
+	sed -n 's/^    "\(.*\)": "\(.*\)",\{0,1\}$/\1 \2/p' testdata/node/package.json
+	java -version 2>&1 | head -n1
+	h2load --version
+	"$cache/nginx/usr/sbin/nginx" -v 2>&1
+}
+versions
+
 export AEGRAIL_CLIENTS_CACHE=$cache
 exec "${GO:-go}" test -count=1 -timeout 15m "$@" ./...

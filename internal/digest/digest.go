@@ -20,7 +20,7 @@
 //
 // It stores nothing of a body, it does not frame or separate several bodies
 // (one Hash is for one body; Reset before the next), and it is not safe for
-// concurrent use. A Pool is.
+// concurrent use.
 package digest
 
 import (
@@ -30,7 +30,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"sync"
 )
 
 // Size is the length in bytes of what Sum appends: SHA-256 in hexadecimal.
@@ -64,8 +63,8 @@ func (k Keyed) Check() error {
 	}
 }
 
-// Hash is the digest of one body. Make one with New or get one from a Pool;
-// the zero value panics on use, it would be no digest at all.
+// Hash is the digest of one body. Make one with New; the zero value panics on
+// use, it would be no digest at all.
 type Hash struct {
 	h   hash.Hash
 	n   int64
@@ -104,40 +103,4 @@ func (h *Hash) Bytes() int64 { return h.n }
 // hexadecimal digits. It changes nothing: more may be written after it.
 func (h *Hash) Sum(dst []byte) []byte {
 	return hex.AppendEncode(dst, h.h.Sum(h.sum[:0]))
-}
-
-// Pool hands out hashes of one key to the connections of an engine. It is safe
-// for concurrent use. The zero value is a pool of plain SHA-256.
-type Pool struct {
-	key  Keyed
-	free sync.Pool
-}
-
-// NewPool returns a pool of hashes for k. It panics as New does.
-func NewPool(k Keyed) *Pool {
-	p := &Pool{key: k}
-	p.free.Put(New(k)) // a bad key is refused here, not at the first request
-	return p
-}
-
-// KeyID returns the name of the pool's key, "" for plain SHA-256: what the log
-// writes beside the digests.
-func (p *Pool) KeyID() string { return p.key.KeyID }
-
-// Get returns an empty Hash. It belongs to the caller until Put.
-func (p *Pool) Get() *Hash {
-	h, ok := p.free.Get().(*Hash)
-	if !ok {
-		return New(p.key)
-	}
-	h.Reset()
-	return h
-}
-
-// Put gives h back; the caller must not use it again. Only hashes that came
-// from this pool's Get may be put: another's would carry another key.
-func (p *Pool) Put(h *Hash) {
-	if h != nil {
-		p.free.Put(h)
-	}
 }

@@ -72,43 +72,20 @@ func TestHalfAKeyIsRefused(t *testing.T) {
 		if err := row.k.Check(); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: %v", row.name, err)
 		}
-		for what, build := range map[string]func(){"New": func() { New(row.k) }, "NewPool": func() { NewPool(row.k) }} {
-			func() {
-				defer func() {
-					if recover() == nil {
-						t.Errorf("%s accepted %s", what, row.name)
-					}
-				}()
-				build()
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("New accepted %s", row.name)
+				}
 			}()
-		}
+			New(row.k)
+		}()
 	}
 	if err := key().Check(); err != nil {
 		t.Errorf("a whole key: %v", err)
 	}
 	if err := (Keyed{}).Check(); err != nil {
 		t.Errorf("no key: %v", err)
-	}
-}
-
-func TestPoolHandsOutEmptyHashesOfItsKey(t *testing.T) {
-	p := NewPool(key())
-	if p.KeyID() != "ns-1" {
-		t.Errorf("KeyID() = %q", p.KeyID())
-	}
-	want := string(New(key()).Sum(nil))
-	for range 4 {
-		h := p.Get()
-		if h.Bytes() != 0 || string(h.Sum(nil)) != want {
-			t.Error("Get returned a used hash")
-		}
-		h.Write([]byte("left over"))
-		p.Put(h)
-	}
-	p.Put(nil)
-	var zero Pool
-	if got, want := string(zero.Get().Sum(nil)), string(New(Keyed{}).Sum(nil)); got != want {
-		t.Errorf("zero pool: %s, want plain SHA-256", got)
 	}
 }
 

@@ -213,7 +213,7 @@ func (b *Body) readTrailer(window []byte) (int, *fault) {
 		switch {
 		case size == 0:
 			bad = faultf(ReasonTrailer, 400, "trailer %d: %s", len(fields)+1, describeField(window[at:n]))
-		case forbiddenTrailer(f.Name):
+		case ForbiddenTrailer(f.Name):
 			bad = faultf(ReasonTrailer, 400, "%s is not accepted as a trailer", quoted(f.Name))
 		}
 		fields = append(fields, f)
@@ -289,12 +289,12 @@ func unhex(c byte) (byte, bool) {
 	return 0, false
 }
 
-// forbiddenTrailer reports whether a field means something only before the body
+// ForbiddenTrailer reports whether a field means something only before the body
 // (RFC 9110 section 6.5.1): framing, routing, authentication, cookies, conditions,
 // the content's format, another method or target, and whatever else a server that
 // merges trailers into the head would take for what was judged there. '_' counts
-// as '-', as it does to CGI.
-func forbiddenTrailer(name []byte) bool {
+// as '-', as it does to CGI. It is the one deny list, for HTTP/2 as well.
+func ForbiddenTrailer(name []byte) bool {
 	var buf [len("x-http-method-override")]byte // longer than what stands below
 	n := copy(buf[:], name)
 	for i, c := range buf[:n] {

@@ -103,6 +103,23 @@ func TestABodyIsReadOnlyWhereARuleNeedsIt(t *testing.T) {
 	}
 }
 
+func TestARefusedBodyNamesTheRuleThatWantedIt(t *testing.T) {
+	w := with(t, rules(gate+`
+	- {name: second, hosts: [api.anthropic.com], when: 'request.body.json.a == 1'}`))
+	for body, reason := range map[string]policy.Reason{"{": policy.BadBody, strings.Repeat(" ", 100_001): policy.BodyTooLarge} {
+		if d := w.denyBody(reason, messages, body, json); d.Rule != "model-gate" || d.Policy != "support-bot" {
+			t.Errorf("%s: rule %q of policy %q", reason, d.Rule, d.Policy)
+		}
+	}
+	req := parse(t, "POST "+messages, "Transfer-Encoding: chunked", json)
+	if d := w.v.DecideBody(req, make([]byte, 100_001)); d.Reason != policy.BodyTooLarge || d.Rule != "model-gate" {
+		t.Errorf("%+v", d)
+	}
+	if d := w.denyBody(policy.BadBody, "https://mixed.example/", "{", json); d.Rule != "no-opus" {
+		t.Errorf("rule %q", d.Rule)
+	}
+}
+
 func TestStreamsAreNotReadForACondition(t *testing.T) {
 	w := with(t, rules(gate))
 	w.deny(policy.ConditionNotMet, "POST "+messages, "Transfer-Encoding: chunked", "Content-Type: application/grpc")

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"maps"
@@ -64,6 +63,7 @@ type Set struct {
 	observe  bool
 	observed *outcome // of what observe lets pass
 	nobody   *View
+	pools    pools
 
 	mu    sync.Mutex
 	views map[string]*View // :: indexes of policies, two bytes each → their view
@@ -171,24 +171,6 @@ type compiler struct {
 	rules uint32
 	hosts int
 	plain *Egress // the default, one for all rules
-}
-
-// rootsFile is one file of roots, read once.
-type rootsFile struct {
-	pem []byte
-	sum [sha256.Size]byte
-}
-
-// rootsPool returns a pool with the certificates of files, nil for none.
-func rootsPool(files []*rootsFile) *x509.CertPool {
-	if len(files) == 0 {
-		return nil
-	}
-	pool := x509.NewCertPool()
-	for _, file := range files {
-		pool.AppendCertsFromPEM(file.pem)
-	}
-	return pool
 }
 
 func (c *compiler) start() error {
@@ -369,7 +351,7 @@ func (c *compiler) egress(r *rule, in *v1alpha1.Rule, out *outcome) *Egress {
 			return e
 		}
 		out.roots = []*rootsFile{file}
-		e.Roots = rootsPool(out.roots)
+		e.Roots = file.pool
 	}
 	if e.Key = egressKey(e, out.roots); e.Key == "" {
 		return c.plain
@@ -402,11 +384,12 @@ func (c *compiler) rootsFile(name string) (*rootsFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading %q: %w", name, err)
 	}
-	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+	file := newRootsFile(pem)
+	if file == nil {
 		return nil, fmt.Errorf("%q has no certificate in it", name)
 	}
-	c.roots[name] = &rootsFile{pem, sha256.Sum256(pem)}
-	return c.roots[name], nil
+	c.roots[name] = file
+	return file, nil
 }
 
 // egressKey fingerprints an Egress, whatever the order of its parts. The

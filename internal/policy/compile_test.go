@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"errors"
+	"fmt"
 	"math/big"
 	"strings"
 	"testing"
@@ -228,6 +229,41 @@ func TestEgressUnites(t *testing.T) {
 	}
 	if again := w.allow("GET https://y.example/").Egress; again.Key == "" || again.Key != both.Key {
 		t.Errorf("the same files, addresses and pins have two keys: %q, %q", again.Key, both.Key)
+	}
+}
+
+// TestPoolsAreUnitedOnce has more rules match than a view remembers by.
+func TestPoolsAreUnitedOnce(t *testing.T) {
+	var text strings.Builder
+	for i := range 12 {
+		fmt.Fprintf(&text, "\n\t- {name: r%d, hosts: [x.example], upstream: {rootsFile: %c.pem}}", i, "abc"[i%3])
+	}
+	text.WriteString(`
+	- {name: two, hosts: [y.example], upstream: {rootsFile: b.pem}}
+	- {name: one, hosts: [y.example], upstream: {rootsFile: a.pem}}
+	- {name: other, hosts: [z.example], upstream: {rootsFile: a.pem}}
+	- {name: and, hosts: [z.example], upstream: {rootsFile: b.pem}}`)
+	files := map[string][]byte{}
+	o := policy.Options{Files: func(name string) ([]byte, error) {
+		if files[name] == nil {
+			files[name] = append(rootPEM(t, name), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"...) // one that is none is passed over
+		}
+		return files[name], nil
+	}}
+	w := world{t, compile(t, o, rules(text.String())).For(bot)}
+	roots := w.allow("GET https://x.example/").Egress.Roots
+	want := x509.NewCertPool()
+	for _, file := range files {
+		want.AppendCertsFromPEM(file)
+	}
+	if !roots.Equal(want) {
+		t.Error("the pool is not that of the three files")
+	}
+	if again := w.allow("GET https://x.example/").Egress.Roots; again != roots {
+		t.Error("the same files were parsed again")
+	}
+	if y, z := w.allow("GET https://y.example/").Egress.Roots, w.allow("GET https://z.example/").Egress.Roots; y != z || y == roots {
+		t.Error("the same two files have two pools, or all three's")
 	}
 }
 

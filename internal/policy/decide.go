@@ -39,7 +39,8 @@ type match struct {
 	facts  *facts
 	bodyIn bool // facts holds the body, or there is none
 
-	pendingDeny, pendingAllow, pendingGrant bool // rules that wait for the body; Grant: with limits or edits
+	pendingDeny, pendingAllow, pendingGrant bool  // rules that wait for the body; Grant: with limits or edits
+	asker                                   *rule // the first of them
 	bodyLimit                               int64
 }
 
@@ -82,16 +83,19 @@ func (v *View) DecideBody(req *canon.Request, body []byte) Decision {
 	if !head.NeedBody {
 		return head
 	}
+	refuse := func(reason Reason, detail string) Decision {
+		return Decision{Reason: reason, Rule: head.Rule, Policy: head.Policy, RecordPath: head.RecordPath, Detail: detail}
+	}
 	if int64(len(body)) > head.BodyLimit {
-		return Decision{Reason: BodyTooLarge, RecordPath: head.RecordPath}
+		return refuse(BodyTooLarge, "")
 	}
 	m := match{view: v, req: req, bodyIn: true, facts: &facts{req: req, body: map[string]any{}}}
 	value, present, err := readBody(req, body, head.BodyLimit)
 	switch {
 	case errors.Is(err, errTooLarge):
-		return Decision{Reason: BodyTooLarge, RecordPath: head.RecordPath, Detail: err.Error()}
+		return refuse(BodyTooLarge, err.Error())
 	case err != nil:
-		return Decision{Reason: BadBody, RecordPath: head.RecordPath, Detail: err.Error()}
+		return refuse(BadBody, err.Error())
 	case present:
 		m.facts.body["json"] = value
 	}
@@ -160,7 +164,7 @@ func (m *match) otherReadings() {
 		guarded = guarded || m.hosts.at(i).guards
 	}
 	if quirks := m.req.Quirks & pathQuirks; guarded && quirks != 0 {
-		readings(appendMatching(nil, m.req.Path), quirks, func(path []byte) {
+		readings(m.req.Path, quirks, func(path []byte) {
 			for i := range m.hosts.n {
 				m.hosts.at(i).root.enter(m, path)
 			}
@@ -253,6 +257,9 @@ func (m *match) holds(r *rule) (a answer, pending bool) {
 			if m.bodyLimit == 0 || limit < m.bodyLimit {
 				m.bodyLimit = limit
 			}
+			if m.asker == nil || r.order < m.asker.order {
+				m.asker = r
+			}
 			return failed, true
 		}
 	}
@@ -303,9 +310,12 @@ func (m *match) askForBody(out *outcome) Decision {
 		limit = min(limit, out.requestBytes)
 	}
 	if m.req.Length > limit {
-		return m.refuse(BodyTooLarge, nil)
+		return m.refuse(BodyTooLarge, m.asker)
 	}
-	return Decision{Reason: ConditionNotMet, NeedBody: true, BodyLimit: limit, RequestBytes: limit, RecordPath: m.record()}
+	return Decision{
+		Reason: ConditionNotMet, Rule: m.asker.name, Policy: m.asker.policy,
+		NeedBody: true, BodyLimit: limit, RequestBytes: limit, RecordPath: m.record(),
+	}
 }
 
 func (l *allowList) ordered() []*rule {

@@ -280,7 +280,12 @@ func TestHeaderEditsAreMadeBeforeThePermit(t *testing.T) {
 	    remove: [Cookie]`))
 	req := parse(t, "GET https://x.example/", "Authorization: Bearer agent", "Cookie: a=b", "Accept: */*")
 	d := w.v.Decide(req)
-	d.Permit(req)
+	p := d.Permit(req)
+	for name, edited := range map[string]bool{"authorization": true, "X_A": true, "COOKIE": true, "Cookie2": false, "X-B": false, "": false} {
+		if p.Edits([]byte(name)) != edited || (policy.Permit{}).Edits([]byte(name)) {
+			t.Errorf("Edits(%s) = %v", name, !edited)
+		}
+	}
 	var got []string
 	for _, f := range req.Fields {
 		got = append(got, string(f.Name)+": "+string(f.Value))
@@ -311,13 +316,21 @@ func TestP04DoubleSlashAndSemicolon(t *testing.T) {
 	- {name: semi, hosts: [semi.example], paths: ["/**", "/a;v=1"], path: {semicolon: allow}}
 	- {name: double, hosts: [double.example], paths: ["/**", "/a//b"], path: {doubleSlash: allow}}
 	- {name: all, hosts: [all.example], path: {doubleSlash: allow, semicolon: allow, encodedSlash: allow}}
-	- {name: guard, action: deny, hosts: ["*"], paths: ["/admin/**"]}`))
+	- {name: guard, action: deny, hosts: ["*"], paths: ["/admin/**", "/x/n%3Bm"]}`))
 	w.deny(policy.AmbiguousPath, "GET https://strict.example/a//b")
 	w.deny(policy.AmbiguousPath, "GET https://strict.example/a;b")
 	w.allow("GET https://semi.example/a;v=1")
 	w.deny(policy.AmbiguousPath, "GET https://semi.example//a;v=1")
 	w.allow("GET https://double.example/a//b")
 	w.deny(policy.DeniedByRule, "GET https://semi.example/admin;x/y")
+	w.deny(policy.AmbiguousPath, "GET https://strict.example/a%3Bb")
+	w.allow("GET https://semi.example/a%3bv=1")
+	w.deny(policy.DeniedByRule, "GET https://semi.example/admin%3bx/y")
+	w.deny(policy.DeniedByRule, "GET https://semi.example/admin%3Bx;y/z")
+	w.deny(policy.DeniedByRule, "GET https://all.example//admin%3Bx%2fy")
+	w.deny(policy.DeniedByRule, "GET https://all.example/x/n%3Bm;v=1") // to who cuts parameters off, then decodes
+	w.deny(policy.DeniedByRule, "GET https://all.example/x%2Fn%3Bm")
+	w.allow("GET https://all.example/x/n;v=1%3Bm")
 	w.deny(policy.DeniedByRule, "GET https://double.example//admin/y")
 	w.deny(policy.DeniedByRule, "GET https://all.example//admin;x%2fy")
 	w.allow("GET https://all.example//adm;x%2fy")

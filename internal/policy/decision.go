@@ -103,7 +103,7 @@ type Egress struct {
 type Decision struct {
 	Verdict  Verdict
 	Reason   Reason // of a denial, also one that observe let pass
-	Rule     string // that allowed or denied; "" if no rule did
+	Rule     string // that allowed, denied or wants the body; "" if no rule did
 	Policy   string
 	Observed bool // policy said no and observe lets it pass: Verdict is Allow
 
@@ -129,6 +129,7 @@ type Permit struct {
 	req    *canon.Request
 	id     uint64
 	egress *Egress
+	edits  []edit
 }
 
 // Permit makes the header edits of the rules that allowed req and returns the
@@ -145,7 +146,7 @@ func (d Decision) Permit(req *canon.Request) Permit {
 			req.SetField(e.name, e.value)
 		}
 	}
-	return Permit{req: req, id: d.id, egress: d.Egress}
+	return Permit{req: req, id: d.id, egress: d.Egress, edits: d.out.edits}
 }
 
 // Covers reports that the permit was made for req, and that req is still the
@@ -156,6 +157,18 @@ func (p Permit) Covers(req *canon.Request) bool {
 
 // Egress says how to dial. It is nil for the zero Permit.
 func (p Permit) Egress() *Egress { return p.egress }
+
+// Edits reports that a rule sets or removes fields of that name. The edits are
+// made to the head: a trailer of the name would undo them at an origin that
+// merges the two, so upstream refuses it.
+func (p Permit) Edits(name []byte) bool {
+	for i := range p.edits {
+		if canon.SameField(name, p.edits[i].name) {
+			return true
+		}
+	}
+	return false
+}
 
 // edit is one change to the headers.
 type edit struct {

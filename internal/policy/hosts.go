@@ -116,7 +116,7 @@ type hostIndex struct {
 	every    *hostNode            // "*", for names
 	denyAll  *hostNode            // the deny rules of "*", for addresses, which "*" does not allow
 	prefixes map[netip.Prefix]*hostNode
-	lengths  []int // of the prefixes, without repetition; IPv4 as it is, IPv6 plus 64
+	lengths  []int // of the prefixes, without repetition; IPv4 as it is, IPv6 plus v6Length
 }
 
 // labelNode is a node of the trie of reversed labels.
@@ -178,7 +178,8 @@ func (x *hostIndex) findAddr(addr netip.Addr, out *hostList) {
 	out.add(x.denyAll)
 }
 
-// v6Length is added to the length of an IPv6 prefix in hostIndex.lengths.
+// v6Length is added to the length of an IPv6 prefix in hostIndex.lengths, to
+// tell it from one of IPv4. It is more than any length, 128.
 const v6Length = 1000
 
 // find walks the trie along host, whose labels after this node are left.

@@ -192,33 +192,50 @@ func unhex(hi, lo byte) (byte, bool) {
 	return byte(h<<4 | l), h >= 0 && l >= 0
 }
 
-// readings calls yield with the other ways in which an origin may read a path
-// with quirks: an encoded slash as a slash, a segment without its parameters,
-// empty segments as if they were not there, and every mixture. Allow rules do
-// not see them. Deny rules do: what a rule lets through by an opt-in must not
-// be a way around another rule's denial.
+// readings calls yield with the other ways in which an origin may read a
+// canonical path with quirks, in matching form: an encoded slash as a slash, a
+// segment without its parameters (cut off before decoding or after, so that %3B
+// begins none or does), empty segments as if they were not there, and every
+// mixture. Allow rules do not see them. Deny rules do: what a rule lets through
+// by an opt-in must not be a way around another rule's denial.
 func readings(path []byte, quirks canon.Quirks, yield func([]byte)) {
+	decoders := []bool{false}
+	if quirks&canon.Semicolon != 0 && bytes.Contains(path, []byte("%3B")) {
+		decoders = append(decoders, true)
+	}
 	for set := canon.Quirks(1); set <= canon.EncodedSlash|canon.Semicolon|canon.DoubleSlash; set++ {
 		if set&^quirks != 0 {
 			continue
 		}
-		s := string(path)
-		if set&canon.EncodedSlash != 0 {
-			s = strings.ReplaceAll(s, "%2F", "/")
-		}
-		segments := strings.Split(s[1:], "/")
-		kept := segments[:0]
-		for i, segment := range segments {
-			if set&canon.Semicolon != 0 {
-				segment, _, _ = strings.Cut(segment, ";")
+		for _, decodes := range decoders {
+			if !decodes || set&canon.Semicolon != 0 {
+				yield(appendMatching(nil, reading(string(path), set, decodes)))
 			}
-			if segment == "" && i < len(segments)-1 && set&canon.DoubleSlash != 0 {
-				continue
-			}
-			kept = append(kept, segment)
 		}
-		yield([]byte("/" + strings.Join(kept, "/")))
 	}
+}
+
+// reading is path as an origin reads it to whom the quirks in set mean what
+// they do. decodes: it looks for parameters after decoding.
+func reading(path string, set canon.Quirks, decodes bool) []byte {
+	if set&canon.EncodedSlash != 0 {
+		path = strings.ReplaceAll(path, "%2F", "/")
+	}
+	segments := strings.Split(path[1:], "/")
+	kept := segments[:0]
+	for i, segment := range segments {
+		if set&canon.Semicolon != 0 {
+			segment, _, _ = strings.Cut(segment, ";")
+		}
+		if decodes {
+			segment, _, _ = strings.Cut(segment, "%3B")
+		}
+		if segment == "" && i < len(segments)-1 && set&canon.DoubleSlash != 0 {
+			continue
+		}
+		kept = append(kept, segment)
+	}
+	return []byte("/" + strings.Join(kept, "/"))
 }
 
 // printable reports that a pattern can be shown in a refusal as it is.

@@ -146,7 +146,7 @@ func (v *View) outcomeOf(rules []*rule) *outcome {
 	}
 	var key mergeKey
 	if len(rules) > len(key) {
-		return merge(rules)
+		return v.merge(rules)
 	}
 	for i, r := range rules {
 		key[i] = r.id
@@ -157,7 +157,7 @@ func (v *View) outcomeOf(rules []*rule) *outcome {
 			return out
 		}
 	}
-	out := merge(rules)
+	out := v.merge(rules)
 	next := map[mergeKey]*outcome{key: out}
 	if known != nil {
 		if len(*known) >= maxMerged {
@@ -172,7 +172,7 @@ func (v *View) outcomeOf(rules []*rule) *outcome {
 }
 
 // merge unites the outcomes of allow rules that match one request.
-func merge(rules []*rule) *outcome {
+func (v *View) merge(rules []*rule) *outcome {
 	first := &rules[0].out
 	out := &outcome{rule: first.rule, policy: first.policy, egress: &Egress{}}
 	for _, r := range rules {
@@ -197,7 +197,7 @@ func merge(rules []*rule) *outcome {
 			}
 		}
 	}
-	out.egress.Roots = rootsPool(out.roots)
+	out.egress.Roots = v.set.pools.of(out.roots)
 	out.egress.Key = egressKey(out.egress, out.roots)
 	return out
 }

@@ -181,12 +181,20 @@ type SendOptions struct {
 // the Response, once. An error is always an *Error; the connection that it came
 // from is closed and o.Body is no longer in use.
 //
+// ctx is for the exchange to its end, not for Send alone: when it is done,
+// nothing more is sent and what waits fails with reason canceled.
+//
 // Where the answer comes before all of the body was sent, an answer of 300 and
 // above stops the upload (o.Body.Abort is called); below that, both go on.
 func (c *Client) Send(ctx context.Context, p policy.Permit, rc audit.Receipt, req *canon.Request, o *SendOptions) (*Response, error) {
 	eg, err := covered(p, rc, req)
 	if err != nil {
 		return nil, err
+	}
+	for _, name := range req.Trailers {
+		if err := checkTrailer(&p, name); err != nil {
+			return nil, err
+		}
 	}
 	if req.Scheme != canon.HTTPS && req.Scheme != canon.HTTP {
 		return nil, fail(ReasonUnsendable, http.StatusInternalServerError, "Send carries http and https only", nil)
@@ -207,9 +215,9 @@ func (c *Client) Send(ctx context.Context, p policy.Permit, rc audit.Receipt, re
 				h2.cc.Release()
 				return nil, fail(ReasonUpstreamClosed, http.StatusBadGateway, "closed while idle, and now speaks HTTP/2", nil)
 			}
-			return c.sendH2(ctx, h2, req, o)
+			return c.sendH2(ctx, h2, p, req, o)
 		}
-		res, unsent, err := h1.exchange(ctx, req, o, composed)
+		res, unsent, err := h1.exchange(ctx, p, req, o, composed)
 		if err == nil {
 			return res, nil
 		}
@@ -257,6 +265,10 @@ func (c *Client) Dial(ctx context.Context, p policy.Permit, rc audit.Receipt, re
 	conn, _, err := c.connect(ctx, targetOf(req, eg))
 	if err != nil {
 		return nil, asError(err)
+	}
+	if ctx.Err() != nil {
+		_ = conn.Close()
+		return nil, gateway(ReasonCanceled, ctx.Err())
 	}
 	return conn, nil
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,6 +26,7 @@ const (
 	ReasonClosed         = "upstream_client_closed" // this Client was closed
 	ReasonCanceled       = "canceled"               // our caller gave up
 	ReasonRequestAborted = "request_aborted"        // the request's body broke off or was not as declared
+	ReasonInternal       = "internal"               // a defect of ours
 
 	ReasonResolveFailed  = "resolve_failed"
 	ReasonAddressDenied  = "address_denied"
@@ -91,6 +93,17 @@ func fail(reason string, status int, detail string, err error) *Error {
 // gateway is the usual failure: 502, the cause's text as detail.
 func gateway(reason string, err error) *Error {
 	return fail(reason, http.StatusBadGateway, err.Error(), err)
+}
+
+// recovered makes an error of what recover returned, nil of nil. It is for the
+// goroutines that handle bytes of a peer beside the one that called us: a panic
+// there would end the engine for everybody, and is to end its exchange alone.
+func (c *Client) recovered(v any) *Error {
+	if v == nil {
+		return nil
+	}
+	c.conf.Logger.Error("an exchange was ended by a panic; this is a defect", "panic", v, "stack", string(debug.Stack()))
+	return fail(ReasonInternal, http.StatusInternalServerError, "the engine failed", nil)
 }
 
 // printable escapes what would break a line or a terminal and caps the length.

@@ -10,10 +10,12 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/arpitcoder/aegrail-engine/internal/canon"
 	"github.com/arpitcoder/aegrail-engine/internal/http1"
+	"github.com/arpitcoder/aegrail-engine/internal/policy"
 )
 
 const (
@@ -47,12 +49,16 @@ type conn struct {
 
 	ctx      context.Context
 	stop     func() bool // ends ctx's watch; nil: ctx cannot end
+	permit   policy.Permit
 	upload   *upload
 	idleFor  time.Duration // between two reads of the body
 	one      [1]byte       // what surplus reads into
 	finished bool          // the response was read to its end
 	checked  bool          // there is no surplus behind it
 	broken   bool
+
+	mu      sync.Mutex
+	reading Body // what compose waits for; guarded by mu
 }
 
 func newConn(c *Client, w *wire, addr netip.AddrPort, s *secured) *conn {
@@ -61,12 +67,22 @@ func newConn(c *Client, w *wire, addr netip.AddrPort, s *secured) *conn {
 		n.rw, n.tls, n.version, n.certWanted = s.conn, s.conn, s.version, s.certWanted
 	}
 	n.r = http1.NewReader(n.rw)
-	n.cutf = n.cut
+	n.cutf = n.canceled
 	return n
 }
 
 // cut ends the connection from any goroutine: reads and writes fail at once.
 func (c *conn) cut() { _ = c.w.Close() }
+
+// canceled is what the end of ctx does, in a goroutine of its own.
+func (c *conn) canceled() {
+	c.cut()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reading != nil {
+		c.reading.Abort()
+	}
+}
 
 // close ends the connection from its own goroutine. No close_notify is sent:
 // most closes are of a peer that misbehaved, and a write could stall.
@@ -125,8 +141,8 @@ func (c *conn) allowWrite(d time.Duration) {
 // connection is closed. unsent is then not nil if the connection had been used
 // before and the kernel took not one byte of this request: it is all that was
 // to be sent at first, for another connection's composed.
-func (c *conn) exchange(ctx context.Context, req *canon.Request, o *SendOptions, composed []byte) (res *Response, unsent []byte, err error) {
-	c.begin(ctx, req)
+func (c *conn) exchange(ctx context.Context, p policy.Permit, req *canon.Request, o *SendOptions, composed []byte) (res *Response, unsent []byte, err error) {
+	c.begin(ctx, p, req)
 	inline, err := c.compose(req, o, composed)
 	if err == nil {
 		res, unsent, err = c.perform(req, o, inline)
@@ -138,8 +154,8 @@ func (c *conn) exchange(ctx context.Context, req *canon.Request, o *SendOptions,
 	return res, nil, nil
 }
 
-func (c *conn) begin(ctx context.Context, req *canon.Request) {
-	c.ctx, c.stop, c.upload = ctx, nil, nil
+func (c *conn) begin(ctx context.Context, p policy.Permit, req *canon.Request) {
+	c.ctx, c.stop, c.permit, c.upload = ctx, nil, p, nil
 	c.finished, c.checked = false, false
 	c.idleFor = c.client.conf.BodyIdleTimeout
 	if req.GRPC {
@@ -160,78 +176,11 @@ func (c *conn) abandon() {
 	c.upload.end()
 }
 
-// compose fills c.out with the head, and the body if it is small. It reports
-// whether all of the request is in it.
-func (c *conn) compose(req *canon.Request, o *SendOptions, composed []byte) (inline bool, err error) {
-	none := o.Body == nil || req.Framing == http1.NoBody
-	if none && (req.Framing == http1.Chunked || req.Framing == http1.Length && req.Length > 0) {
-		return false, fail(ReasonUnsendable, http.StatusInternalServerError, "the request declares a body and has none", nil)
-	}
-	inline = none || inlined(req)
-	if composed != nil {
-		c.out = append(c.out[:0], composed...)
-		return inline, nil
-	}
-	c.writeHead(req, none)
-	if none || !inline {
-		return inline, nil
-	}
-	start := len(c.out)
-	for {
-		p, err := o.Body.Next()
-		c.out = append(c.out, p...)
-		if got := int64(len(c.out) - start); got > req.Length || err == io.EOF && got < req.Length {
-			return false, fail(ReasonRequestAborted, http.StatusBadRequest, "the body is not as long as declared", nil)
-		}
-		if err == io.EOF {
-			return true, nil
-		}
-		if err != nil {
-			return false, bodyError(err)
-		}
-	}
-}
-
-// inlined reports that req's body, if it has one, goes out with its head.
-func inlined(req *canon.Request) bool {
-	return req.Framing == http1.Length && req.Length <= inlineBody && !req.ExpectContinue
-}
-
-// writeHead writes the request as it was judged. What is hop by hop is ours;
-// such a field among req.Fields would be a second reading and is left out.
-func (c *conn) writeHead(req *canon.Request, noBody bool) {
-	c.target = req.Target(c.target[:0])
-	w := http1.AppendRequestLine(c.out[:0], c.method, c.target)
-	w = append(w, "Host: "...)
-	w = req.HostHeader(w)
-	w = append(w, "\r\n"...)
-	for i := range req.Fields {
-		f := &req.Fields[i]
-		if http1.HopByHop(f.Name) || http1.EqualFold(f.Name, "expect") {
-			continue
-		}
-		w = http1.AppendField(w, f.Name, f.Value)
-	}
-	if req.ExpectContinue && !noBody {
-		w = append(w, "Expect: 100-continue\r\n"...)
-	}
-	switch req.Framing {
-	case http1.Length:
-		w = http1.AppendContentLength(w, req.Length)
-	case http1.Chunked:
-		w = append(w, "Transfer-Encoding: chunked\r\n"...)
-	}
-	switch {
-	case req.Upgrade == canon.WebSocket:
-		w = append(w, "Connection: Upgrade\r\nUpgrade: websocket\r\n"...)
-	case req.TETrailers:
-		w = append(w, "TE: trailers\r\nConnection: TE\r\n"...)
-	}
-	c.out = append(w, "\r\n"...)
-}
-
 // perform writes c.out, starts the upload if there is more, and reads the head.
 func (c *conn) perform(req *canon.Request, o *SendOptions, inline bool) (*Response, []byte, error) {
+	if c.ctx.Err() != nil {
+		return nil, nil, gateway(ReasonCanceled, c.ctx.Err())
+	}
 	before := c.w.sent()
 	if err := c.writeOut(); err != nil {
 		if c.uses > 0 && c.ctx.Err() == nil && !timedOut(err) && c.w.sent() == before {
@@ -461,7 +410,7 @@ func (c *conn) done() {
 	sent := c.upload.end()
 	keep := watched && sent && c.finished && c.head.KeepAlive && c.head.Framing != http1.UntilClose &&
 		c.head.Status != http.StatusSwitchingProtocols && !c.surplus() && !c.broken
-	c.ctx, c.upload, c.stop = nil, nil, nil
+	c.ctx, c.permit, c.upload, c.stop = nil, policy.Permit{}, nil, nil
 	if !keep {
 		c.close()
 		return

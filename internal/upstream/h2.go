@@ -21,6 +21,7 @@ import (
 
 	"github.com/arpitcoder/aegrail-engine/internal/canon"
 	"github.com/arpitcoder/aegrail-engine/internal/http1"
+	"github.com/arpitcoder/aegrail-engine/internal/policy"
 )
 
 const (
@@ -125,8 +126,8 @@ type stream struct {
 var errIdle = errors.New("no byte of the body for too long")
 
 // sendH2 sends req on a reserved stream of h.
-func (c *Client) sendH2(ctx context.Context, h *h2conn, req *canon.Request, o *SendOptions) (*Response, error) {
-	s := &stream{client: c, parent: ctx, body: newH2Body(req, o.Body), idleFor: c.conf.BodyIdleTimeout}
+func (c *Client) sendH2(ctx context.Context, h *h2conn, p policy.Permit, req *canon.Request, o *SendOptions) (*Response, error) {
+	s := &stream{client: c, parent: ctx, body: newH2Body(c, p, req, o.Body), idleFor: c.conf.BodyIdleTimeout}
 	if req.GRPC {
 		s.idleFor = c.conf.StreamIdleTimeout
 	}
@@ -136,7 +137,12 @@ func (c *Client) sendH2(ctx context.Context, h *h2conn, req *canon.Request, o *S
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
-	in := &interims{send: o.OnInterim, cancel: s.cancel}
+	if ctx.Err() != nil {
+		h.cc.Release()
+		s.close()
+		return nil, gateway(ReasonCanceled, ctx.Err())
+	}
+	in := &interims{client: c, send: o.OnInterim, cancel: s.cancel}
 	hr = hr.WithContext(httptrace.WithClientTrace(s.ctx, &httptrace.ClientTrace{Got1xxResponse: in.got}))
 	reused := h.used.Swap(true)
 	s.resp, err = h.cc.RoundTrip(hr)
@@ -393,6 +399,7 @@ func (s *stream) reset(se streamError, err error, started bool) *Error {
 // reads for all of the connection's streams, which must not wait for a client:
 // a goroutine of our own relays them, and exists only where there are any.
 type interims struct {
+	client *Client
 	send   func(int, []http1.Field) error
 	cancel context.CancelCauseFunc
 
@@ -408,9 +415,14 @@ type interim struct {
 	fields []http1.Field
 }
 
-func (i *interims) got(status int, header textproto.MIMEHeader) error {
+func (i *interims) got(status int, header textproto.MIMEHeader) (err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	defer func() {
+		if e := i.client.recovered(recover()); e != nil {
+			err = e
+		}
+	}()
 	if i.count++; i.count > maxInterim || status == http.StatusSwitchingProtocols {
 		return badResponse("interim answers that nobody asked for")
 	}
@@ -427,6 +439,11 @@ func (i *interims) got(status int, header textproto.MIMEHeader) error {
 
 func (i *interims) relay() {
 	defer close(i.done)
+	defer func() {
+		if e := i.client.recovered(recover()); e != nil {
+			i.cancel(e)
+		}
+	}()
 	for m := range i.queue {
 		if err := i.send(m.status, m.fields); err != nil {
 			i.cancel(fail(ReasonCanceled, http.StatusBadGateway, "relaying an interim answer: "+err.Error(), err))

@@ -87,6 +87,7 @@ type rule struct {
 	addresses []string // default: loopback
 	roots     []byte   // PEM
 	pins      [][32]byte
+	headers   string // YAML: what is set and removed
 }
 
 func newWorld(t testing.TB, ca *authority, edit func(*Config)) *world {

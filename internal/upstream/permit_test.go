@@ -31,6 +31,9 @@ func decide(t testing.TB, req *canon.Request, r rule, kind string) policy.Permit
 	if len(r.addresses) > 0 {
 		doc += ", addresses: ['" + strings.Join(r.addresses, "', '") + "']"
 	}
+	if r.headers != "" {
+		doc += ", headers: " + r.headers
+	}
 	var up []string
 	if r.roots != nil {
 		up = append(up, "rootsFile: roots.pem")

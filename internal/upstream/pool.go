@@ -140,6 +140,9 @@ func (p *pool) opened(h *host, f *flight, h1 *conn, h2 *h2conn, err error, gaveU
 	case h2 != nil:
 		h2.host = h
 		h.proto = http2
+		if h2.cc.Err() != nil { // dead already: drop has been here, or will not come
+			break
+		}
 		p.live2[h2] = struct{}{}
 		if h.retired || p.closed {
 			h2.retired.Store(true)

@@ -194,6 +194,30 @@ func TestWaitersGoOnWhenTheDiallerGaveUp(t *testing.T) {
 	<-done
 }
 
+func TestAnHTTP2ConnectionThatDiedBeforeItWasPooled(t *testing.T) {
+	ca := newAuthority(t)
+	o := serveHTTP(t, &tls.Config{Certificates: []tls.Certificate{ca.leaf(t, nil)}}, true, echo())
+	w := newWorld(t, ca, nil)
+	req := w.request(o.url("https"), "GET / HTTP/1.1")
+	eg := permit(t, req, w.rule).Egress()
+	key := poolKey{principal: "agent", scheme: req.Scheme, host: req.Host, port: req.Port, egress: eg.Key}
+	got, err := w.c.pool.take(key, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, h2, err := w.c.open(context.Background(), key, targetOf(req, eg), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = h2.cc.Close()
+	w.c.pool.opened(got.host, got.flight, nil, h2, nil, false)
+	if n := len(got.host.h2) + len(w.c.pool.live2); n != 0 {
+		t.Errorf("the pool holds %d dead connections", n)
+	}
+	res, err := w.send(o, "GET / HTTP/1.1", nil)
+	w.expect(res, err, "")
+}
+
 func TestUpgradesAskForHTTP1(t *testing.T) {
 	ca := newAuthority(t)
 	asked := make(chan []string, 1)
@@ -223,6 +247,35 @@ func TestKeepAliveAllocations(t *testing.T) {
 	w.expect(res, nil, "ok")
 	if n := testing.AllocsPerRun(200, func() { _ = c.fresh(); c.allowRead(time.Hour); c.writeHead(req, true) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestContextAllocations holds what a context that can end costs an exchange to
+// what the context package itself takes.
+func TestContextAllocations(t *testing.T) {
+	o := serveHTTP(t, nil, false, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) }))
+	w := newWorld(t, nil, nil)
+	req := w.request(o.url("http"), "GET / HTTP/1.1")
+	p, rc, opts := permit(t, req, w.rule), w.receipt(req), &SendOptions{Principal: "a"}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	exchange := func(ctx context.Context) func() {
+		return func() {
+			res, err := w.c.Send(ctx, p, rc, req, opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for err == nil {
+				_, err = res.Next()
+			}
+			res.Close()
+		}
+	}
+	exchange(ctx)()
+	own := testing.AllocsPerRun(200, func() { context.AfterFunc(ctx, func() {})() })
+	without, with := testing.AllocsPerRun(200, exchange(context.Background())), testing.AllocsPerRun(200, exchange(ctx))
+	if with > without+own {
+		t.Errorf("%v allocations, %v with a context that can end, of which %v are context's", without, with, own)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/arpitcoder/aegrail-engine/internal/canon"
 	"github.com/arpitcoder/aegrail-engine/internal/http1"
+	"github.com/arpitcoder/aegrail-engine/internal/policy"
 )
 
 // lastWord is how long end waits for a body whose declared bytes are all sent
@@ -23,9 +24,10 @@ const chunkData = 64 << 10
 // upload sends a large or chunked body in a goroutine of its own, while the
 // exchange's reads the answer. The methods may be called on nil: no upload.
 type upload struct {
-	c    *conn
-	body Body
-	left int64 // of the declared length; -1 if chunked
+	c      *conn
+	permit policy.Permit
+	body   Body
+	left   int64 // of the declared length; -1 if chunked
 
 	begun   bool
 	stopped atomic.Bool   // by stop
@@ -36,7 +38,7 @@ type upload struct {
 }
 
 func newUpload(c *conn, req *canon.Request, body Body) *upload {
-	u := &upload{c: c, body: body, left: -1, done: make(chan struct{})}
+	u := &upload{c: c, permit: c.permit, body: body, left: -1, done: make(chan struct{})}
 	if req.Framing == http1.Length {
 		u.left = req.Length
 	}
@@ -57,6 +59,11 @@ func (u *upload) start() {
 // run sends the body. cutting: the exchange is not to go on. A peer that takes
 // no more may still answer, so that this is not such a case.
 func (u *upload) run() (err error, cutting bool) {
+	defer func() {
+		if e := u.c.client.recovered(recover()); e != nil {
+			err, cutting = e, true
+		}
+	}()
 	buf := u.c.client.bufs.Get().(*[]byte)
 	cork := u.c.client.bufs.Get().(*[]byte)
 	defer u.c.client.bufs.Put(buf)
@@ -71,18 +78,31 @@ func (u *upload) run() (err error, cutting bool) {
 			return fail(ReasonRequestAborted, http.StatusBadRequest,
 				fmt.Sprintf("the body is not as long as declared: %d bytes were to come, %d came", u.left, len(p)), nil), true
 		}
-		if err := u.write(p, end, *buf, *cork); err != nil {
+		var trailers []http1.Field
+		if end && u.left < 0 {
+			if trailers, err = trailersOf(&u.permit, u.body); err != nil {
+				return err, true
+			}
+		}
+		if err := u.write(p, *buf, *cork); err != nil {
 			return u.c.writeError(err), timedOut(err)
 		}
-		if end {
-			u.sent.Store(true)
+		if !end {
+			continue
+		}
+		u.sent.Store(true)
+		if u.left >= 0 {
 			return nil, false
 		}
+		if err := u.flush(http1.AppendLastChunk((*buf)[:0], trailers), *cork); err != nil {
+			return u.c.writeError(err), timedOut(err)
+		}
+		return nil, false
 	}
 }
 
-// write sends p, and the last chunk at the end.
-func (u *upload) write(p []byte, end bool, buf, cork []byte) error {
+// write sends p.
+func (u *upload) write(p, buf, cork []byte) error {
 	if u.left >= 0 {
 		if len(p) == 0 {
 			return nil
@@ -102,11 +122,7 @@ func (u *upload) write(p []byte, end bool, buf, cork []byte) error {
 		}
 		p = p[n:]
 	}
-	if !end {
-		return nil
-	}
-	u.sent.Store(true)
-	return u.flush(http1.AppendLastChunk(buf[:0], u.body.Trailers()), cork)
+	return nil
 }
 
 // flush writes out; the TLS records of a large one go in one write(2).

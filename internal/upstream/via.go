@@ -103,6 +103,9 @@ func (c *Client) dialProxy(ctx context.Context) (net.Conn, error) {
 	})
 	if err := tc.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
+		if ctx.Err() != nil {
+			return nil, dialError(ctx, ctx.Err())
+		}
 		return nil, fail(ReasonProxyFailed, http.StatusBadGateway, "TLS to the upstream proxy: "+err.Error(), err)
 	}
 	return tc, nil

@@ -89,7 +89,7 @@ func (s *Servers) startNginx(c Config) error {
 		select {
 		case err := <-ended:
 			ended <- err // for the closer
-			return fmt.Errorf("%s ended: %v\n%s", c.Nginx, err, &stderr)
+			return fmt.Errorf("%s ended: %w\n%s", c.Nginx, err, &stderr)
 		default:
 			return nil
 		}

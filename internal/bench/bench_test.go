@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bufio"
+	"math"
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestMessagesAreReadToTheirEnd(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		body       int64
+		closes     bool
+	}{
+		{"no body", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", 0, false},
+		{"a length in any case", "HTTP/1.1 200 OK\r\ncontent-LENGTH: 5\r\n\r\nhello", 5, false},
+		{"chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n", 6, false},
+		{"chunks with trailers", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n!\r\n0\r\nA: b\r\n\r\n", 1, false},
+		{"the end of a connection", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", 0, true},
+	} {
+		r := bufio.NewReader(strings.NewReader(c.text + "next"))
+		var m message
+		var seen int64
+		if err := m.read(r); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		n, err := m.discardBody(r, func(n int) { seen += int64(n) })
+		rest, _ := r.Peek(4)
+		if err != nil || n != c.body || seen != c.body || m.closes != c.closes || string(rest) != "next" {
+			t.Errorf("%s: %d bytes, %d seen, closes %v, then %q, %v", c.name, n, seen, m.closes, rest, err)
+		}
+	}
+}
+
+func TestACutBodyIsAnError(t *testing.T) {
+	r := bufio.NewReader(strings.NewReader("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello"))
+	var m message
+	if err := m.read(r); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.discardBody(r, ignore); err == nil {
+		t.Error("five bytes of nine were taken for a body")
+	}
+}
+
+func TestAPassThatFailedDoesNotCount(t *testing.T) {
+	nan := math.NaN()
+	if got := median([]float64{3, nan, 1, 2}); got != 2 {
+		t.Errorf("median: %v, want 2", got)
+	}
+	if got := median([]float64{nan}); !math.IsNaN(got) {
+		t.Errorf("median of nothing: %v", got)
+	}
+	if got := spread([]float64{9, 10, 11, nan}); got != 0.2 {
+		t.Errorf("spread: %v, want 0.2", got)
+	}
+}
+
+func TestAddedIsLessTheSamePassesDirect(t *testing.T) {
+	w := row{name: "r", added: true}
+	res := newResults()
+	for _, pass := range []struct{ direct, proxy float64 }{{1, 1.5}, {2, 2.25}} {
+		res.add(w, direct.name, []float64{pass.direct}, nil)
+		res.add(w, "p", []float64{pass.proxy}, nil)
+	}
+	got := res.series(w, "p", 0)
+	if len(got) != 2 || got[0] != 0.5 || got[1] != 0.25 {
+		t.Errorf("added: %v, want 0.5 and 0.25", got)
+	}
+}
+
+func TestTheCPUClockRunsWithWork(t *testing.T) {
+	before, err := cpuTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 1000 {
+		_ = filler(small)
+	}
+	after, err := cpuTime(os.Getpid())
+	if err != nil || after <= before {
+		t.Errorf("work took the clock from %v to %v, %v", before, after, err)
+	}
+	if _, err := cpuTime(1 << 22); err == nil { // above the largest pid
+		t.Error("a process that is not there has a clock")
+	}
+}
