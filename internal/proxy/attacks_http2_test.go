@@ -90,14 +90,6 @@ func (c *h2wire) get(authority, path string) uint32 {
 	return c.open(true, ":method: GET", ":scheme: https", ":authority: "+authority, ":path: "+path)
 }
 
-// head reads frames until the final head of stream is there or will not come.
-func (c *h2wire) head(stream uint32) h2answer {
-	c.t.Helper()
-	a := h2answer{Fields: map[string]string{}}
-	c.read(stream, &a, func() bool { return a.Status >= 200 })
-	return a
-}
-
 // answer reads frames until stream is over.
 func (c *h2wire) answer(stream uint32) h2answer {
 	c.t.Helper()
