@@ -69,8 +69,9 @@
 // Authorization, Cookie, …), a Connection that names such a field or one of
 // framing, and the same names spelled with '_', since CGI reads Content_Length
 // as Content-Length. The names that Trailer announces are kept; one that means
-// something only before the body is refused. Fields and parameters that ask an origin to take another
-// method, path or host than the one judged set the Quirk MethodOverride.
+// something only before the body is refused. Fields and parameters that ask an
+// origin to take another method, path or host than the one judged set the Quirk
+// MethodOverride.
 //
 // # What it does not do
 //
