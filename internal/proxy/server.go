@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -133,8 +134,8 @@ func temporary(err error) bool {
 // way has its decision record and no completion, which audit verify reports.
 func (s *Server) recovered(c *conn) {
 	if v := recover(); v != nil {
-		s.cfg.Logger.Error("a connection was closed by a panic; this is a defect", "client", c.flow.Client, "panic", v)
-		_ = c.tcp.Close()
+		s.cfg.Logger.Error("a connection was closed by a panic; this is a defect", "client", c.flow.Client, "panic", v, "stack", string(debug.Stack()))
+		_ = rawOf(c.tcp).Close()
 	}
 }
 

@@ -117,7 +117,7 @@ func checkSegment(segment string, last bool, r *Rule) (problem, fix string) {
 		return "has a * inside a segment", "a * is a whole segment; a star in the path itself is %2A"
 	case segment == "" && !last && !deny && !r.Path.DoubleSlash.Allowed():
 		return "has an empty segment, which is refused before any rule", "remove the double slash or add path: {doubleSlash: allow}"
-	case strings.Contains(segment, ";") && !deny && !r.Path.Semicolon.Allowed():
+	case (strings.Contains(segment, ";") || strings.Contains(strings.ToUpper(segment), "%3B")) && !deny && !r.Path.Semicolon.Allowed():
 		return "has a semicolon, which is refused before any rule", "add path: {semicolon: allow}"
 	}
 	var decoded []byte
