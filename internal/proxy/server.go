@@ -139,6 +139,18 @@ func (s *Server) recovered(c *conn) {
 	}
 }
 
+// guarded runs f on behalf of a connection in a goroutine beside its own: a
+// panic there ends that connection and not the engine.
+func (s *Server) guarded(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.cfg.Logger.Error("a stream was closed by a panic; this is a defect", "panic", v, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	return f()
+}
+
 func (s *Server) enter(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -133,14 +133,18 @@ func (t *tunnel) splice(nc net.Conn, idle time.Duration) *refusal {
 	t.touch()
 	done := make(chan error, 2)
 	go func() {
-		n, err := nc.Write(t.early)
-		t.moved[0].Add(int64(n))
-		if err == nil {
-			err = t.copyHalf(nc, t.c.tcp, &t.moved[0])
-		}
-		done <- err
+		done <- t.c.s.guarded(func() error {
+			n, err := nc.Write(t.early)
+			t.moved[0].Add(int64(n))
+			if err != nil {
+				return err
+			}
+			return t.copyHalf(nc, t.c.tcp, &t.moved[0])
+		})
 	}()
-	go func() { done <- t.copyHalf(t.c.tcp, nc, &t.moved[1]) }()
+	go func() {
+		done <- t.c.s.guarded(func() error { return t.copyHalf(t.c.tcp, nc, &t.moved[1]) })
+	}()
 	err := <-done
 	if err != nil {
 		_ = nc.Close()

@@ -133,7 +133,7 @@ func (cl *h1client) relayFrames(x *exchange, toOrigin, toClient *half) *refusal 
 	ended := make(chan *half, 2)
 	for _, h := range []*half{toOrigin, toClient} {
 		go func() {
-			h.err = h.run()
+			h.err = x.s.guarded(h.run)
 			ended <- h
 		}()
 	}
