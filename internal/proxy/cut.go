@@ -27,13 +27,14 @@ import (
 // go on under the old rules. What was not judged by then is cut.
 const rejudgeWait = time.Second
 
-// begin makes x visible to a change of the policy.
-// HTTP/1 has one context for the connection, which a cut ends too.
+// begin makes x visible to a change of the policy. HTTP/1 keeps its context from
+// one exchange to the next, unless a cut that came with the end of the last one
+// has ended it.
 func (c *conn) begin(ctx context.Context, x *exchange) {
 	switch {
 	case x != c.one:
 		x.ctx, x.cancel = context.WithCancel(ctx)
-	case x.ctx == nil:
+	case x.ctx == nil || x.ctx.Err() != nil:
 		x.ctx, x.cancel = context.WithCancel(context.Background())
 	}
 	c.mu.Lock()

@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"context"
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestAPanicBesideAConnectionIsAnError(t *testing.T) {
@@ -17,5 +19,21 @@ func TestAPanicBesideAConnectionIsAnError(t *testing.T) {
 	}
 	if err := s.guarded(func() error { return nil }); err != nil {
 		t.Errorf("without a panic: %v", err)
+	}
+}
+
+func TestACutAtTheEndOfAnExchangeDoesNotReachTheNext(t *testing.T) {
+	s := &Server{cfg: Config{Policy: new(PolicySource)}, now: time.Now}
+	c := &conn{s: s}
+	x := newExchange(s)
+	x.c, c.one, x.view = c, x, c.policy()
+	c.begin(context.Background(), x)
+	x.cancel()
+	c.end(x)
+	c.begin(context.Background(), x)
+	defer c.release()
+	defer c.end(x)
+	if err := x.ctx.Err(); err != nil {
+		t.Errorf("the next exchange begins with %v", err)
 	}
 }
