@@ -73,17 +73,18 @@ func rows() map[string]row {
 		"certs":     {modules: []string{lru, pkcs12}},
 
 		// The way of a request, in its order.
-		"internal/intake":   {ours: []string{"internal/http1"}, modules: []string{xSys}},
-		"internal/identity": {ours: []string{"internal/intake"}},
-		"internal/http1":    {},
-		"internal/canon":    {ours: []string{"internal/http1", "internal/intake"}, modules: []string{idna}, tests: []string{http2}},
-		"internal/policy":   {ours: []string{"internal/canon", "internal/identity", policyTypes}, modules: []string{celGo}, tests: []string{"internal/http1", "internal/intake"}},
-		"internal/quota":    {ours: []string{"internal/policy", "internal/identity"}},
-		"internal/upstream": {ours: []string{"internal/http1", "internal/canon", "internal/policy", "internal/audit", "internal/identity"}, modules: []string{xSys}, tests: []string{policyTypes, "certs"}},
-		"internal/digest":   {},
-		"internal/audit":    {modules: []string{xMod}},
-		"internal/metrics":  {ours: []string{"internal/audit"}, modules: []string{prometheus}, tests: []string{promModel}},
-		"internal/trustenv": {},
+		"internal/intake":     {ours: []string{"internal/http1"}, modules: []string{xSys}},
+		"internal/identity":   {ours: []string{"internal/intake"}},
+		"internal/http1":      {},
+		"internal/canon":      {ours: []string{"internal/http1", "internal/intake"}, modules: []string{idna}, tests: []string{http2}},
+		"internal/policy":     {ours: []string{"internal/canon", "internal/identity", policyTypes}, modules: []string{celGo}, tests: []string{"internal/http1", "internal/intake"}},
+		"internal/quota":      {ours: []string{"internal/policy", "internal/identity"}},
+		"internal/upstream":   {ours: []string{"internal/http1", "internal/canon", "internal/policy", "internal/audit", "internal/identity"}, modules: []string{xSys}, tests: []string{policyTypes, "certs"}},
+		"internal/digest":     {},
+		"internal/checkpoint": {modules: []string{xMod}},
+		"internal/audit":      {ours: []string{"internal/checkpoint"}},
+		"internal/metrics":    {ours: []string{"internal/audit"}, modules: []string{prometheus}, tests: []string{promModel}},
+		"internal/trustenv":   {},
 		"internal/proxy": {
 			ours: []string{
 				"internal/intake", "internal/identity", "internal/http1", "internal/canon", "internal/policy", "internal/quota",
@@ -107,13 +108,14 @@ func everyTest() []string {
 }
 
 // pure lists the standard packages that a package must not know: what keeps
-// policy and canon free of I/O and log, and net/http's readings out of the codec.
+// policy, canon and checkpoint free of I/O and log, and net/http's readings out of the codec.
 func pure() map[string][]string {
 	return map[string][]string{
-		"internal/policy": {"net", "net/http", "os", "os/exec", "log", "log/slog", "crypto/tls", "syscall"},
-		"internal/canon":  {"os", "os/exec", "log", "log/slog", "syscall"}, // net and tls are in the types of HTTP/2's hooks
-		"internal/http1":  {"net/http", "net/textproto", "os", "log", "log/slog", "crypto/tls"},
-		"internal/quota":  {"net", "net/http", "os", "log", "log/slog"},
+		"internal/policy":     {"net", "net/http", "os", "os/exec", "log", "log/slog", "crypto/tls", "syscall"},
+		"internal/canon":      {"os", "os/exec", "log", "log/slog", "syscall"}, // net and tls are in the types of HTTP/2's hooks
+		"internal/http1":      {"net/http", "net/textproto", "os", "log", "log/slog", "crypto/tls"},
+		"internal/quota":      {"net", "net/http", "os", "log", "log/slog"},
+		"internal/checkpoint": {"net", "net/http", "os", "log", "log/slog", "syscall"},
 	}
 }
 

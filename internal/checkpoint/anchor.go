@@ -1,0 +1,68 @@
+package checkpoint
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// maxAnchor is how many bytes of notes ReadAnchor holds: some 200 000 of them,
+// three weeks at one every ten seconds. EachAnchored has no such limit.
+const maxAnchor = 64 << 20
+
+// errAnchorTooLong is what ReadAnchor returns beyond maxAnchor.
+var errAnchorTooLong = fmt.Errorf("reading an anchor: more than %d bytes of notes: give the part since the last audit", maxAnchor)
+
+// ReadAnchor returns the notes of an anchor file in order. It sees where each
+// begins and ends; Open says whether it is one. At most 64 MiB.
+func ReadAnchor(r io.Reader) ([][]byte, error) {
+	var notes [][]byte
+	total := 0
+	err := EachAnchored(r, func(msg []byte) error {
+		if total += len(msg); total > maxAnchor {
+			return errAnchorTooLong
+		}
+		notes = append(notes, bytes.Clone(msg))
+		return nil
+	})
+	return notes, err
+}
+
+// EachAnchored calls fn with every note of an anchor file in order, which is
+// valid during the call only. It holds one note in memory. An end that is no
+// whole note is left out. An error of fn ends the reading and is returned as it
+// is; other errors name the line.
+func EachAnchored(r io.Reader, fn func(msg []byte) error) error {
+	br := bufio.NewReaderSize(r, MaxNote+1)
+	var msg []byte
+	inSignatures := false // msg has its one empty line, which stands behind the text
+	for n := 1; ; n++ {
+		line, err := br.ReadSlice('\n')
+		switch {
+		case errors.Is(err, io.EOF):
+			if inSignatures && !bytes.HasSuffix(msg, []byte("\n\n")) {
+				return fn(msg)
+			}
+			return nil // nothing, or what is still being written
+		case errors.Is(err, bufio.ErrBufferFull) || len(msg)+len(line) > MaxNote:
+			return fmt.Errorf("reading an anchor: line %d: a note longer than %d bytes: notes are parted by one empty line", n, MaxNote)
+		case err != nil:
+			return fmt.Errorf("reading an anchor: %w", err)
+		case len(line) > 1:
+			msg = append(msg, line...)
+			continue
+		case len(msg) == 0 || bytes.HasSuffix(msg, []byte("\n\n")):
+			return fmt.Errorf("reading an anchor: line %d: an empty line where a note was to go on", n)
+		}
+		if !inSignatures {
+			msg, inSignatures = append(msg, '\n'), true
+			continue
+		}
+		if err := fn(msg); err != nil {
+			return err
+		}
+		msg, inSignatures = msg[:0], false
+	}
+}

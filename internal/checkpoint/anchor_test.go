@@ -1,0 +1,80 @@
+package checkpoint
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+// anchored returns n notes, and the file that has them.
+func anchored(t *testing.T, n int) (notes [][]byte, file []byte) {
+	s := signer(t, "log.example")
+	for i := range n {
+		c := sample()
+		c.Size = uint64(i + 1)
+		notes = append(notes, sign(t, s, c))
+	}
+	return notes, bytes.Join(notes, []byte("\n"))
+}
+
+func TestAnAnchorGivesItsNotesInOrder(t *testing.T) {
+	want, file := anchored(t, 3)
+	for name, r := range map[string]io.Reader{
+		"as written":             bytes.NewReader(file),
+		"in single bytes":        iotest.OneByteReader(bytes.NewReader(file)),
+		"an empty line at last":  bytes.NewReader(append(bytes.Clone(file), '\n')),
+		"torn in the text":       bytes.NewReader(append(append(bytes.Clone(file), '\n'), file[:20]...)),
+		"torn after a line":      bytes.NewReader(append(append(bytes.Clone(file), '\n'), "log.example\n"...)),
+		"torn at the empty line": bytes.NewReader(append(append(bytes.Clone(file), '\n'), "log.example\n7\n\n"...)),
+		"torn in a signature":    bytes.NewReader(append(append(bytes.Clone(file), '\n'), want[0][:len(want[0])-1]...)),
+		"zeros at the end":       bytes.NewReader(append(bytes.Clone(file), make([]byte, 512)...)),
+	} {
+		got, err := ReadAnchor(r)
+		if err != nil || !bytes.Equal(bytes.Join(got, nil), bytes.Join(want, nil)) || len(got) != len(want) {
+			t.Errorf("%s: %d notes, %v", name, len(got), err)
+		}
+	}
+	if got, err := ReadAnchor(strings.NewReader("")); err != nil || len(got) != 0 {
+		t.Errorf("an empty file: %d notes, %v", len(got), err)
+	}
+}
+
+func TestAMangledAnchorIsRefused(t *testing.T) {
+	notes, file := anchored(t, 2)
+	for name, c := range map[string]struct {
+		text, want string
+	}{
+		"an empty line at first":  {"\n" + string(file), "line 1"},
+		"two empty lines between": {string(notes[0]) + "\n\n" + string(notes[1]), "line 9"},
+		"two empty lines within":  {"a\n\n\n— b c\n", "line 3"},
+		"a note without measure":  {strings.Repeat("a\n", MaxNote), "longer than"},
+		"a line without measure":  {strings.Repeat("a", 2*MaxNote) + "\n", "longer than"},
+	} {
+		if _, err := ReadAnchor(strings.NewReader(c.text)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	broken := errors.New("disk on fire")
+	if _, err := ReadAnchor(io.MultiReader(bytes.NewReader(file), iotest.ErrReader(broken))); !errors.Is(err, broken) {
+		t.Errorf("a read that fails: %v", err)
+	}
+	stop := errors.New("stop")
+	if err := EachAnchored(bytes.NewReader(file), func([]byte) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("an error of the caller: %v", err)
+	}
+}
+
+func TestAnAnchorHasALimit(t *testing.T) {
+	msg := []byte("a\n\n— " + strings.Repeat("b", 4000) + "\n")
+	many := bytes.Repeat(append(msg, '\n'), maxAnchor/len(msg)+1)
+	if _, err := ReadAnchor(bytes.NewReader(many)); !errors.Is(err, errAnchorTooLong) {
+		t.Errorf("%v", err)
+	}
+	n := 0
+	if err := EachAnchored(bytes.NewReader(many), func([]byte) error { n++; return nil }); err != nil || n != maxAnchor/len(msg)+1 {
+		t.Errorf("%d notes one by one, %v", n, err)
+	}
+}
