@@ -14,6 +14,7 @@ import (
 
 	"github.com/arpitcoder/aegrail-engine/certs"
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
+	"github.com/arpitcoder/aegrail-engine/internal/checkpoint"
 	"github.com/arpitcoder/aegrail-engine/internal/identity"
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
 	"github.com/arpitcoder/aegrail-engine/internal/trustenv"
@@ -147,7 +148,8 @@ func startLaptop(o *execOptions, w *world, seen *tally) (_ *laptop, err error) {
 	// What the engine itself has to say goes to the log and into the summary.
 	logger := slog.New(slog.NewTextHandler(w.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	log, err := audit.Open(audit.Config{
-		File: o.auditFile, Stdout: seen, Now: time.Now, Identity: execIdentity(w.getenv), Logger: logger, PolicyRevision: rules.set.Revision(),
+		File: o.auditFile, Stdout: seen, Key: func() (*checkpoint.Signer, error) { return auditSigner(o.auditFile+keySuffix, logger) },
+		Now: time.Now, Identity: execIdentity(w.getenv), Logger: logger, PolicyRevision: rules.set.Revision(),
 		Start: map[string]string{"version": readBuild().version, "command": "exec", "policy_file": o.policy},
 	})
 	if err != nil {

@@ -6,11 +6,13 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
+	"github.com/arpitcoder/aegrail-engine/internal/audit"
 )
 
 // envPrefix begins the variable of each flag of serve.
@@ -30,6 +32,8 @@ type serveOptions struct {
 	upstreamBypass, denyCIDRs                []string
 	auditFile, durability, digestKey         string
 	auditStdout                              bool
+	auditKey, rotateSize                     string
+	checkpointEvery, rotateAge               time.Duration
 	identity, rate                           string
 	maxRequests                              int64
 	observe                                  bool
@@ -58,6 +62,10 @@ func (o *serveOptions) define(f *pflag.FlagSet) {
 	f.BoolVar(&o.auditStdout, "audit-stdout", false, "write the audit log to standard output (the default without --audit-file)")
 	f.StringVar(&o.durability, "audit-durability", "written", "a record counts when `written` (in the kernel) or strict (on disk)")
 	f.StringVar(&o.digestKey, "audit-digest-key", "", "key `FILE`: body digests become HMACs, which nobody can look up")
+	f.StringVar(&o.auditKey, "audit-key", "", "sign checkpoints with the key in `FILE`, which is made if it is not there; default the audit file with .key")
+	f.DurationVar(&o.checkpointEvery, "audit-checkpoint-interval", 10*time.Second, "`TIME` between signed checkpoints of the log")
+	f.StringVar(&o.rotateSize, "audit-rotate-size", "256Mi", "begin a new audit file when one has this `SIZE`; 0: never")
+	f.DurationVar(&o.rotateAge, "audit-rotate-age", 0, "begin a new audit file when one is this `TIME` old; 0: never")
 	f.StringVar(&o.identity, "agent-identity", defaultIdentity, "`NAME` of the agent in policy and log")
 	f.Int64Var(&o.maxRequests, "max-requests", 0, "requests in all before the agent is refused; 0: no limit")
 	f.StringVar(&o.rate, "rate", "", "`N/unit` requests, unit sec, min or hour")
@@ -174,6 +182,9 @@ func (o *serveOptions) parse() (settings, error) {
 	if len(o.upstreamBypass) > 0 && s.proxy == nil {
 		return s, fmt.Errorf("--upstream-proxy-bypass without --upstream-proxy")
 	}
+	if err := s.parseAudit(); err != nil {
+		return s, err
+	}
 	if o.leafCache < 1 {
 		return s, fmt.Errorf("--leaf-cache %d: want at least 1", o.leafCache)
 	}
@@ -192,10 +203,40 @@ func (o *serveOptions) parse() (settings, error) {
 	return s, s.parseRate()
 }
 
+// parseAudit reads how the log is signed and rotated.
+func (s *settings) parseAudit() error {
+	if s.checkpointEvery < time.Second {
+		return fmt.Errorf("--audit-checkpoint-interval %s: want 1s or more", s.checkpointEvery)
+	}
+	if s.rotateAge < 0 || s.rotateAge > 0 && s.rotateAge < time.Minute {
+		return fmt.Errorf("--audit-rotate-age %s: want 0 (never), or 1m or more", s.rotateAge)
+	}
+	if s.rotateSize != "0" {
+		size, err := v1alpha1.ParseBytes(s.rotateSize)
+		if err != nil {
+			return fmt.Errorf("--audit-rotate-size: %w", err)
+		}
+		if s.rotate.Size = int64(size); s.rotate.Size < minRotate {
+			return fmt.Errorf("--audit-rotate-size %s: want 0 (never), or 64Ki or more", s.rotateSize)
+		}
+	}
+	s.rotate.Age = s.rotateAge
+	if s.auditFile == "" {
+		s.rotate = audit.Rotation{}
+	} else if s.auditKey == "" {
+		s.auditKey = s.auditFile + keySuffix
+	}
+	return nil
+}
+
+// minRotate is the smallest audit file that is worth a name.
+const minRotate = 64 << 10 // 64 KiB
+
 // settings are serveOptions that make sense.
 type settings struct {
 	serveOptions
 	strict  bool
+	rotate  audit.Rotation
 	deny    []netip.Prefix
 	proxy   *url.URL
 	level   slog.Level

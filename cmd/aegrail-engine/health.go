@@ -62,7 +62,8 @@ func (h *health) problems() []string {
 //	/healthz  200 while the process lives
 //	/readyz   200 "ready", or 503 and a line for each cause
 //	/metrics  the Prometheus text format
-func adminServer(h *health, metrics http.Handler, logger *slog.Logger) *http.Server {
+//	/audit/key  the verifier key of the log's checkpoints
+func adminServer(h *health, metrics http.Handler, auditKey string, logger *slog.Logger) *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, http.StatusOK, "ok")
@@ -75,6 +76,9 @@ func adminServer(h *health, metrics http.Handler, logger *slog.Logger) *http.Ser
 		plain(w, http.StatusOK, "ready")
 	})
 	mux.Handle("GET /metrics", metrics)
+	mux.HandleFunc("GET /audit/key", func(w http.ResponseWriter, _ *http.Request) {
+		plain(w, http.StatusOK, auditKey)
+	})
 	return &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,

@@ -14,7 +14,7 @@ func TestReadinessNamesEveryCause(t *testing.T) {
 	h := newHealth()
 	var logFault error
 	h.logFailed = func() error { return logFault }
-	server := adminServer(h, http.NotFoundHandler(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+	server := adminServer(h, http.NotFoundHandler(), "audit.test+0+0", slog.New(slog.NewTextHandler(io.Discard, nil)))
 	probe := func(method, path string) (int, string) {
 		w := httptest.NewRecorder()
 		server.Handler.ServeHTTP(w, httptest.NewRequest(method, path, nil))

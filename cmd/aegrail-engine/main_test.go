@@ -61,6 +61,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": cmdExits, "origin": cmdOrigin(tlsConfig, root.PEM), "expand": cmdExpand, "serve": cmdServe,
 			"await": cmdAwait, "ready": cmdReady, "terminate": cmdTerminate, "hup": cmdHup,
+			"admin": cmdAdmin,
 		},
 	})
 }
@@ -253,6 +254,21 @@ func cmdReady(ts *testscript.TestScript, neg bool, args []string) {
 	}) {
 		ts.Fatalf("/readyz: %s", last)
 	}
+}
+
+func cmdAdmin(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: admin PATH FILE")
+	}
+	resp, err := http.Get("http://" + ts.Getenv("ADMIN") + args[0])
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	if resp.StatusCode != http.StatusOK {
+		ts.Fatalf("%s: %s: %s", args[0], resp.Status, body)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), body, 0o600))
 }
 
 // agentMain is an agent: it makes one request the way programs do, by the

@@ -20,6 +20,7 @@ import (
 	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
 	"github.com/arpitcoder/aegrail-engine/internal/canon"
+	"github.com/arpitcoder/aegrail-engine/internal/checkpoint"
 	"github.com/arpitcoder/aegrail-engine/internal/digest"
 	"github.com/arpitcoder/aegrail-engine/internal/identity"
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
@@ -127,7 +128,7 @@ func assemble(s settings, stdout io.Writer, logger *slog.Logger) (_ *daemon, err
 			d.listeners.close()
 		}
 	}()
-	log, err := audit.Open(auditConfig(s, stdout, rules.set, logger))
+	log, err := audit.Open(d.auditConfig(stdout, rules.set, logger))
 	if err != nil {
 		return nil, fmt.Errorf("opening the audit log: %w", err)
 	}
@@ -147,16 +148,20 @@ func assemble(s settings, stdout io.Writer, logger *slog.Logger) (_ *daemon, err
 	return d, nil
 }
 
-func auditConfig(s settings, stdout io.Writer, set *policy.Set, logger *slog.Logger) audit.Config {
+func (d *daemon) auditConfig(stdout io.Writer, set *policy.Set, logger *slog.Logger) audit.Config {
+	s := &d.settings
 	c := audit.Config{
 		File: s.auditFile, Now: time.Now, Identity: s.identity, Logger: logger, PolicyRevision: set.Revision(),
 		Start: map[string]string{"version": readBuild().version, "command": "serve"},
+		Key:   func() (*checkpoint.Signer, error) { return auditSigner(s.auditKey, logger) }, CheckpointEvery: s.checkpointEvery, Rotate: s.rotate,
 	}
 	if s.policy != "" {
 		c.Start["policy_file"] = s.policy
 	}
 	if s.auditStdout {
 		c.Stdout = stdout
+	} else {
+		c.Checkpoints = stdout // where a platform collects what a pod prints, that is an anchor outside of it
 	}
 	if s.strict {
 		c.Durability = audit.Strict
@@ -188,7 +193,7 @@ func (d *daemon) run(ctx context.Context) error {
 	if l.transparent != nil {
 		go func() { fail("--transparent-listen", d.proxy.ServeTransparent(ctx, l.transparent)) }()
 	}
-	admin := adminServer(d.health, d.metrics.Handler(), d.logger)
+	admin := adminServer(d.health, d.metrics.Handler(), d.log.VerifierKey(), d.logger)
 	if l.admin != nil {
 		go func() { fail("--admin-listen", unlessClosed(admin.Serve(l.admin))) }()
 	}
@@ -225,7 +230,7 @@ func unlessClosed(err error) error {
 // bound, so that port 0 can be used.
 func (d *daemon) announce() {
 	l := d.listeners
-	attrs := []any{"version", readBuild().version, "session", d.log.SessionID(), "policy", d.revision}
+	attrs := []any{"version", readBuild().version, "session", d.log.SessionID(), "policy", d.revision, "audit_key", d.log.VerifierKey()}
 	for _, a := range []struct {
 		name string
 		ln   net.Listener

@@ -10,6 +10,8 @@ import (
 	"hash"
 	"io"
 	"strconv"
+
+	"github.com/arpitcoder/aegrail-engine/internal/checkpoint"
 )
 
 // Damage is the first thing in a log that is not as the engine wrote it.
@@ -32,11 +34,18 @@ func (d *Damage) Error() string {
 type follower struct {
 	chainState
 	before  [hashLen]byte // prev_hash of the last line
-	records int64
+	records int64         // taken
 	hash    hash.Hash
-	sum     [sha256.Size]byte
+	sum     checkpoint.Hash
 	hex     [hashLen]byte
 	line    line // the last line that was taken
+
+	first   uint64 // seq of the first line that was taken: 1, or a segment's
+	segment string // base name of the segment that the first line continues
+
+	keys        checkpoint.Verifiers  // whose signatures count
+	checkpoints int64                 // that were read
+	signed      checkpoint.Checkpoint // the last that one of keys signed
 }
 
 func newFollower() *follower { return &follower{hash: sha256.New()} }
@@ -50,13 +59,36 @@ func (f *follower) next(b []byte) error {
 	f.hash.Reset()
 	f.hash.Write(b[:l.cut])
 	f.hash.Write(b[l.resume:])
-	hex.Encode(f.hex[:], f.hash.Sum(f.sum[:0]))
+	f.hash.Sum(f.sum[:0])
+	hex.Encode(f.hex[:], f.sum[:])
 	if !bytes.Equal(f.hex[:], l.hash) {
 		return errors.New("event_hash is not the hash of this record: the record was changed")
 	}
+	if err := f.joins(l); err != nil {
+		return err
+	}
+	if l.checkpoint != nil {
+		if err := f.checkpoint(l); err != nil {
+			return err
+		}
+	}
+	f.before = f.prev
+	f.seq++
+	f.add(&f.sum)
+	f.records++
+	return nil
+}
+
+// joins checks that l is the record behind the last, or begins a log or a
+// segment of one.
+func (f *follower) joins(l *line) error {
 	switch {
-	case !f.has && l.prev != nil:
-		return errors.New("the first record continues another one: what stood before it is missing")
+	case f.records == 0 && l.prev != nil:
+		h, err := headerOf(l)
+		if err != nil {
+			return err
+		}
+		f.chainState, f.segment = h.chainState, h.segment
 	case f.has && l.prev == nil:
 		return errors.New("a new chain begins: the file was replaced, or what stood before is from another log")
 	case f.has && !bytes.Equal(l.prev, f.prev[:]):
@@ -64,21 +96,46 @@ func (f *follower) next(b []byte) error {
 			return errors.New("prev_hash names the record before the last: two writers continued one record, or a record was inserted")
 		}
 		return errors.New("prev_hash is not the hash of the record before: a record was removed, inserted or moved")
-	}
-	if l.seq != nil {
-		seq, err := strconv.ParseUint(string(l.seq), 10, 64)
+	case f.has && l.frontier != nil:
+		h, err := headerOf(l)
 		if err != nil {
-			return errors.New("payload.seq is not a count")
+			return err
 		}
-		if f.seq != 0 && seq != f.seq+1 {
-			return fmt.Errorf("payload.seq is %d behind %d", seq, f.seq)
+		if h.tree != f.tree {
+			return errors.New("payload.frontier is not that of the records before: this file belongs to another log, or they were rewritten")
 		}
-		f.seq = seq
 	}
-	f.before = f.prev
-	copy(f.prev[:], l.hash)
-	f.has = true
-	f.records++
+	if f.records == 0 {
+		f.first = f.seq + 1
+	}
+	if l.seq == nil { // the library's own records have none, and count
+		return nil
+	}
+	seq, err := strconv.ParseUint(string(l.seq), 10, 64)
+	if err != nil {
+		return errors.New("payload.seq is not a count")
+	}
+	if seq != f.seq+1 {
+		return fmt.Errorf("payload.seq is %d behind %d", seq, f.seq)
+	}
+	return nil
+}
+
+// checkpoint checks what l says of the records before it.
+func (f *follower) checkpoint(l *line) error {
+	c, signed, err := checkpoint.Open([]byte(stringOf(l.checkpoint)), f.keys)
+	switch {
+	case err != nil:
+		return fmt.Errorf("payload.checkpoint: %w", err)
+	case c.Size != f.seq:
+		return fmt.Errorf("payload.checkpoint is of %d records behind %d", c.Size, f.seq)
+	case c.Root != f.tree.Root():
+		return errors.New("payload.checkpoint is of other records than those before it: they were rewritten")
+	}
+	f.checkpoints++
+	if signed {
+		f.signed = c
+	}
 	return nil
 }
 

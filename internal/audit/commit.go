@@ -26,6 +26,8 @@ type batch struct {
 	done     bool
 	err      error
 	recovery bool // its first record reports a fault that is over if this commits
+	header   bool // its first record begins a segment: it wants a file of its own
+	note     note // the last checkpoint in it
 }
 
 // keepBuf is the largest buffer that a batch keeps for the next one.
@@ -150,8 +152,15 @@ func (l *Log) join(b *batch) error {
 // it writes.
 func (l *Log) lead() {
 	l.gather()
+	if l.wanted {
+		l.wanted = false
+		l.appendCheckpoint()
+	}
 	b := l.cur
 	l.cur = l.newBatch()
+	if at := l.lastWall; !b.header && l.sink.due(&l.c.Rotate, at) && !at.Before(l.rotateAfter) {
+		l.appendHeader() // the next batch is the first of a new file
+	}
 	if len(b.buf) > 0 {
 		l.write(b)
 	}
@@ -177,7 +186,7 @@ func (l *Log) gather() {
 func (l *Log) write(b *batch) {
 	began := time.Now()
 	var o outcome
-	l.exclusively(func() { o = l.sink.store(b.buf, l.c.Durability, began) })
+	l.exclusively(func() { o = l.store(b, began) })
 	l.stats.observe(time.Since(began), o.err)
 	if o.err != nil {
 		if o.partly { // the rest will follow: a stream cannot take records back
@@ -194,6 +203,29 @@ func (l *Log) write(b *batch) {
 		l.logger.Info("the audit log takes records again", "lost", l.fault.lost)
 		l.fault = fault{}
 	}
+	if b.note.text != nil {
+		l.publish(b)
+	}
+}
+
+// store writes b, to a new file where it begins one. Called by the owner of the
+// sink, without mu.
+func (l *Log) store(b *batch, now time.Time) outcome {
+	if b.header {
+		o := l.sink.rotate(b.buf, b.end.seq-uint64(b.records)+1, now)
+		if o.kept == nil {
+			if o.err == nil {
+				l.rotations.Add(1)
+			}
+			return o
+		}
+		l.rotateFailed(o.kept)
+	}
+	d := l.c.Durability
+	if b.note.text != nil && l.c.File != "" {
+		d = Strict // what a checkpoint promises must be on the disk before anybody hears of it
+	}
+	return l.sink.store(b.buf, d, now)
 }
 
 // exclusively runs fn outside mu while nobody else touches the sink. Called
@@ -251,7 +283,7 @@ type fault struct {
 // report returns the record that comes first after a fault.
 func (f *fault) report(now time.Time) *Record {
 	return &Record{
-		Event: EngineHeartbeat, Reason: "audit_recovered", Detail: f.err.Error() + f.note,
+		Event: EngineHeartbeat, Reason: reasonRecovered, Detail: f.err.Error() + f.note,
 		Count: f.lost, First: f.since, Last: now,
 	}
 }
@@ -277,7 +309,7 @@ func (l *Log) mend() error {
 	}
 	var t *tail
 	var err error
-	l.exclusively(func() { t, err = l.sink.reopen(l.c.fs, l.c.File, now, l.logger, want) })
+	l.exclusively(func() { t, err = l.sink.reopen(now, want) })
 	if err != nil {
 		l.logger.Warn("the audit log cannot be opened again", "error", err)
 		return l.fault.err
@@ -288,54 +320,4 @@ func (l *Log) mend() error {
 	l.state, l.committed = t.chainState, t.chainState
 	l.fault.kind = full
 	return nil
-}
-
-// engineRecord commits and syncs one of the log's own records.
-func (l *Log) engineRecord(r *Record, facts *engineFacts) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, err := l.commit(r, facts); err != nil {
-		return err
-	}
-	return l.sink.sync()
-}
-
-// watch looks after the log while nobody uses it: refusals are flushed, a lost
-// file is noticed, and one that can be had again is opened, so that readiness
-// comes back without a request.
-func (l *Log) watch() {
-	defer l.stopped.Done()
-	t := time.NewTicker(l.refusals.limits.Window)
-	defer t.Stop()
-	for {
-		select {
-		case <-l.stop:
-			return
-		case <-t.C:
-			l.tick()
-		}
-	}
-}
-
-func (l *Log) tick() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return
-	}
-	if l.fault.err != nil {
-		if l.admit() != nil {
-			return
-		}
-		_ = l.join(l.cur) // latched again if it fails
-	} else if !l.writing {
-		var o outcome
-		l.exclusively(func() { o = l.sink.inspect(time.Now(), 0) })
-		if o.err != nil {
-			l.fail(o)
-		}
-	}
-	if err := l.flushRefusals(); err != nil {
-		l.logger.Error("refusals could not be recorded and stay counted", "error", err)
-	}
 }

@@ -6,9 +6,9 @@
 // asks for one before it dials. A refusal has one record; floods of them are
 // counted (Refuse). If the log cannot take a record, nothing is forwarded.
 //
-// The package has one writer per file, which it locks, and one chain. It does
-// not sign: who can write the file can write another one that verifies. It
-// keeps no headers, query values or bodies.
+// The package has one writer per log, which it locks, and one chain. It signs
+// checkpoints of the chain, since who can write a file can write another one
+// that is consistent. It keeps no headers, query values or bodies.
 //
 // # The format
 //
@@ -83,6 +83,7 @@
 //	                 invoking_user where the top level could not hold them whole
 //	alpn             what TLS agreed with the client
 //	attempt          which attempt at forwarding, from 1
+//	checkpoint       signed note over all records before this one, see below
 //	client_addr      address:port of the client
 //	clock_jump_ms    how far the wall clock was set since the record before
 //	count            how many refusals, or lost completions, this record stands for
@@ -92,6 +93,7 @@
 //	duration_ms      of the request
 //	engine           object of strings (engine_start)
 //	first, last      time of the first and the last that count stands for
+//	frontier         list of hashes: the tree of all records before this one, see below
 //	host             canonical name or address, or as received in a refusal
 //	id               the request's, 16 hex digits, unique in the session
 //	kind             connect, plain or transparent
@@ -110,7 +112,9 @@
 //	request_sha256, response_sha256  of the same
 //	resumed          true: the file had records before this start (engine_start)
 //	scheme           https, http or tunnel
-//	seq              1 in the first record of a log, then one more in each, across restarts
+//	segment          name of the file that this one continues
+//	seq              the record's number: 1 in the first record of a log, then one more in each,
+//	                 across restarts and files. Records of the library have none, and count
 //	sni              the server name, where it says something that host does not
 //	status_code      of the answer to the client
 //	tls              version on the client's side
@@ -132,10 +136,45 @@
 // the log took nothing: detail has the error, first and last the time, count
 // the completions that were lost.
 //
+// # Checkpoints
+//
+// The event_hashes of a log, as 32 bytes each, are the leaves of a Merkle tree
+// (RFC 6962 section 2.1); the record with seq N is leaf N-1. An engine_heartbeat
+// with reason checkpoint has in payload.checkpoint a signed note over the tree
+// of all records before it, so its size is its seq less one. Package checkpoint
+// has the note's format. One is written behind engine_start, every ten seconds
+// also while nothing else happens, at the start of a segment and behind
+// engine_shutdown. It is synced with all it covers before it is given to anybody.
+//
+// A reader without the verifier key, or who has it from where the log came from,
+// learns that the log is consistent: whoever could rewrite it could sign it
+// anew. With a key from elsewhere, records below the last checkpoint are those
+// the engine wrote. With a checkpoint that was kept elsewhere (an anchor) a log
+// that ends before it was cut, and one with another root was rewritten.
+//
+// # Segments
+//
+// A log is one file until that is rotated, at a size or an age: it is synced,
+// gets the name FILE.NNNNNNNNNNNN, the seq of its first record in at least
+// twelve digits, and a new file takes its place. Chain and seq go on. The first
+// record of the new one is an engine_heartbeat with reason segment: segment names
+// the file before, checkpoint is as above, and frontier lists the hashes of the
+// complete subtrees that make up the tree of all records before, the largest
+// first, 64 hex digits each. From there on a reader needs nothing of the earlier
+// files; without its checkpoint's signature it has to believe the frontier.
+// Segments may be compressed with gzip; readers tell by the content.
+//
+// A heartbeat with reason segment that is not the first of its file was written
+// when the new file could not be had: the log went on in the old one. One with
+// reason retention says which segments were removed. That happens only to
+// records that an anchored checkpoint covers and every sink has taken.
+//
 // # Crashes
 //
 // Records are appended with one write per batch. A line without its newline at
 // the end of a file was being written when the engine or the machine died: the
-// next start moves it to FILE.torn-<time> and says so in engine_start. All else
+// next start moves it to FILE.torn-<time> and says so in engine_start. FILE.next,
+// and a second name of FILE, are left by a rotation that did not come to its
+// end; nothing was recorded there, and the next start removes them. All else
 // that does not verify is damage, and the engine does not start on it.
 package audit

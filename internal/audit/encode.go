@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/arpitcoder/aegrail-engine/internal/checkpoint"
 )
 
 // The rules of this file are: bytes are those of Python's
@@ -25,11 +27,20 @@ const (
 
 var noHash [hashLen]byte // room for a hash that is not known yet; never written
 
-// chainState is where the chain stands after a record.
+// chainState is where the chain stands after a record. It is a value, so that
+// records that could not be committed are taken back by a copy.
 type chainState struct {
-	seq  uint64 // of the last record that has one
+	seq  uint64 // of the last record: how many there are since the log's first
 	prev [hashLen]byte
-	has  bool // false before the first record, whose prev_hash is null
+	has  bool                // false before the first record, whose prev_hash is null
+	tree checkpoint.Frontier // over the event_hash of every record
+}
+
+// add moves c on to the record whose event_hash is sum.
+func (c *chainState) add(sum *checkpoint.Hash) {
+	hex.Encode(c.prev[:], sum[:])
+	c.has = true
+	c.tree.Append(sum)
 }
 
 // encoder turns Records into lines. It is owned by whoever holds Log.mu.
@@ -87,10 +98,8 @@ func (e *encoder) appendRecord(b []byte, c *chainState, r *Record, facts *engine
 	e.hash.Reset()
 	e.hash.Write(b[start:cut])
 	e.hash.Write(b[resume:])
-	sum := e.hash.Sum(e.scratch[:0])
-	hex.Encode(b[hashAt:], sum)
-	copy(c.prev[:], b[hashAt:])
-	c.has = true
+	c.add((*checkpoint.Hash)(e.hash.Sum(e.scratch[:0])))
+	copy(b[hashAt:], c.prev[:])
 	return append(b, '\n')
 }
 
@@ -119,6 +128,9 @@ func (e *encoder) appendPayload(b []byte, r *Record, facts *engineFacts, seq uin
 	b = e.appendAgent(b, r.Agent)
 	b = appendWord(b, "alpn", r.ALPN)
 	b = appendInt(b, "attempt", int64(r.Attempt), false)
+	if facts != nil {
+		b = appendWhole(b, "checkpoint", facts.checkpoint)
+	}
 	if r.Client.IsValid() {
 		b = appendWord(b, "client_addr", r.Client.AppendTo(e.scratch[:0]))
 	}
@@ -135,6 +147,9 @@ func (e *encoder) appendPayload(b []byte, r *Record, facts *engineFacts, seq uin
 	}
 	if !r.First.IsZero() {
 		b = appendStamp(b, "first", r.First)
+	}
+	if facts != nil {
+		b = appendHashes(b, "frontier", facts.frontier)
 	}
 	b = appendField(e, b, "host", afterUserinfo(r.Host), maxName)
 	if r.ID != 0 {
@@ -168,6 +183,9 @@ func (e *encoder) appendPayload(b []byte, r *Record, facts *engineFacts, seq uin
 	}
 	b = appendWord(b, "rule", r.Rule)
 	b = appendWord(b, "scheme", r.Scheme)
+	if facts != nil {
+		b = appendWhole(b, "segment", facts.segment)
+	}
 	b = appendInt(b, "seq", int64(seq), true)
 	b = appendField(e, b, "sni", r.SNI, maxName)
 	b = appendInt(b, "status_code", int64(r.StatusCode), false)
@@ -293,6 +311,33 @@ func appendWord[T string | []byte](b []byte, key string, v T) []byte {
 	b = append(b, '"')
 	b = appendEscaped(b, v[:cutAt(v, maxWord)])
 	return append(b, '"')
+}
+
+// appendWhole appends text of the log's own that must not be cut.
+func appendWhole(b []byte, key, v string) []byte {
+	if v == "" {
+		return b
+	}
+	b = append(appendKey(b, key), '"')
+	b = appendEscaped(b, v)
+	return append(b, '"')
+}
+
+// appendHashes appends a list of hashes in hex.
+func appendHashes(b []byte, key string, hashes []checkpoint.Hash) []byte {
+	if len(hashes) == 0 {
+		return b
+	}
+	b = append(appendKey(b, key), '[')
+	for i := range hashes {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '"')
+		b = hex.AppendEncode(b, hashes[i][:])
+		b = append(b, '"')
+	}
+	return append(b, ']')
 }
 
 // appendInt appends an integer, a zero only when always is set.

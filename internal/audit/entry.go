@@ -73,6 +73,8 @@ type Entry struct {
 	First       string `json:"first,omitempty"`
 	Last        string `json:"last,omitempty"`
 	ClockJumpMS int64  `json:"clock_jump_ms,omitempty"`
+	Checkpoint  string `json:"checkpoint,omitempty"` // a signed note
+	Segment     string `json:"segment,omitempty"`    // the file that this one continues
 }
 
 // Read decodes the records of r in order and hands each to fn. It checks their
@@ -162,6 +164,8 @@ func (e *Entry) stringField(key string) *string {
 	switch key {
 	case "alpn":
 		return &e.ALPN
+	case "checkpoint":
+		return &e.Checkpoint
 	case "client_addr":
 		return &e.Client
 	case "detail":
@@ -202,6 +206,8 @@ func (e *Entry) stringField(key string) *string {
 		return &e.Rule
 	case "scheme":
 		return &e.Scheme
+	case "segment":
+		return &e.Segment
 	case "sni":
 		return &e.SNI
 	case "tls":

@@ -380,7 +380,7 @@ func TestErrorsOfOpeningSayWhatToDo(t *testing.T) {
 	}
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

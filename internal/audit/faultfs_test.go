@@ -76,6 +76,34 @@ func (f *faultFS) stat(name string) (fileState, error) {
 	return f.osFS.stat(name)
 }
 
+func (f *faultFS) list(dir string) ([]string, error) {
+	if err := f.err("list"); err != nil {
+		return nil, err
+	}
+	return f.osFS.list(dir)
+}
+
+func (f *faultFS) link(name, another string) error {
+	if err := f.err("link"); err != nil {
+		return err
+	}
+	return f.osFS.link(name, another)
+}
+
+func (f *faultFS) rename(name, another string) error {
+	if err := f.err("rename"); err != nil {
+		return err
+	}
+	return f.osFS.rename(name, another)
+}
+
+func (f *faultFS) remove(name string) error {
+	if err := f.err("remove"); err != nil {
+		return err
+	}
+	return f.osFS.remove(name)
+}
+
 func (f *faultFS) syncDir(name string) error {
 	if err := f.err("syncDir"); err != nil {
 		return err

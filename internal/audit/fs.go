@@ -16,12 +16,20 @@ type fileSystem interface {
 	// open opens name for reading and appending, creates it with mode 0600 if
 	// it is not there, and locks it. It follows no symbolic link.
 	open(name string) (file, error)
-	// create makes a new file with mode 0600; that it exists is an error.
+	// create makes a new file with mode 0600 and locks it; that it exists is an
+	// error.
 	create(name string) (file, error)
 	// stat describes what name is now, without following a link.
 	stat(name string) (fileState, error)
 	// syncDir makes the entries of a directory durable.
 	syncDir(name string) error
+	// list returns the names in a directory.
+	list(dir string) ([]string, error)
+	// link, rename and remove are those of os. link and rename give one file
+	// another name; rename replaces a file of that name at once.
+	link(name, another string) error
+	rename(name, another string) error
+	remove(name string) error
 }
 
 // file is one open file. Only one goroutine uses it at a time.
@@ -56,7 +64,15 @@ type osFS struct{}
 type osFile struct{ *os.File }
 
 func (osFS) open(name string) (file, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	return lock(os.OpenFile(name, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600))
+}
+
+func (osFS) create(name string) (file, error) {
+	return lock(os.OpenFile(name, os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600))
+}
+
+// lock locks what was opened, or gives it back.
+func lock(f *os.File, err error) (file, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -70,13 +86,18 @@ func (osFS) open(name string) (file, error) {
 	return osFile{f}, nil
 }
 
-func (osFS) create(name string) (file, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
+func (osFS) list(dir string) ([]string, error) {
+	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	return osFile{f}, nil
+	defer d.Close()
+	return d.Readdirnames(-1)
 }
+
+func (osFS) link(name, another string) error   { return os.Link(name, another) }
+func (osFS) rename(name, another string) error { return os.Rename(name, another) }
+func (osFS) remove(name string) error          { return os.Remove(name) }
 
 func (osFS) stat(name string) (fileState, error) {
 	var st syscall.Stat_t

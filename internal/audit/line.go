@@ -27,7 +27,8 @@ type line struct {
 	hash, prev                           []byte // 64 hex digits; prev is nil for null
 	cut, resume                          int    // the hash covers [0,cut) and [resume,end)
 
-	seq, phase, id []byte // members of the payload, JSON values; nil where absent
+	seq, phase, id                        []byte // members of the payload, JSON values; nil where absent
+	reason, checkpoint, frontier, segment []byte // … of the log's own records
 }
 
 // parse takes b, a line without its newline, apart. The views in l alias b.
@@ -221,6 +222,14 @@ func (l *line) note(key, value []byte) {
 		l.phase = value
 	case "id":
 		l.id = value
+	case "reason":
+		l.reason = value
+	case "checkpoint":
+		l.checkpoint = value
+	case "frontier":
+		l.frontier = value
+	case "segment":
+		l.segment = value
 	}
 }
 

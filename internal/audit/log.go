@@ -8,8 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
+
+	"github.com/arpitcoder/aegrail-engine/internal/checkpoint"
 )
 
 // Durability says when a record counts as committed.
@@ -46,6 +49,23 @@ type Config struct {
 	PolicyRevision string
 	Start          map[string]string
 
+	// Key returns what signs a checkpoint of the log at the start, every
+	// CheckpointEvery (default 10 s) also when idle, at each rotation and at the
+	// end. It is asked once, when the file is locked: a key that has to be made is
+	// then made by one engine, and for a log that can be had. nil: no checkpoints.
+	Key             func() (*checkpoint.Signer, error)
+	CheckpointEvery time.Duration
+	// OnCheckpoint takes each checkpoint once what it covers is on the disk. It
+	// is called with the log locked: it must not block and not use the log.
+	OnCheckpoint func(size uint64, note []byte)
+	// Checkpoints takes the records of checkpoints alone, for where Stdout does
+	// not take all. Like a copy on Stdout it is never waited for.
+	Checkpoints io.Writer
+	// Anchored is the last checkpoint that is known from outside. A file that
+	// does not continue what it covers is not opened. nil: nothing is known.
+	Anchored *checkpoint.Checkpoint
+	Rotate   Rotation
+
 	Refusals RefusalLimits
 	Now      func() time.Time // nil: time.Now
 	Logger   *slog.Logger     // nil: silent
@@ -80,6 +100,7 @@ type Log struct {
 	now     func() time.Time
 	session string
 	logger  *slog.Logger
+	signer  *checkpoint.Signer // nil: no checkpoints
 
 	mu        sync.Mutex
 	enc       encoder
@@ -94,6 +115,11 @@ type Log struct {
 	fault     fault
 	refusals  refusals
 	stats     Stats
+	wanted    bool // the next batch ends with a checkpoint
+	announced *copier
+
+	rotateAfter                 time.Time // not before, as it has just failed
+	rotations, rotationFailures atomic.Int64
 
 	sink sink // owned by whoever set writing
 
@@ -126,8 +152,9 @@ func Open(c Config) (*Log, error) {
 	l.cur = l.newBatch()
 
 	facts := &engineFacts{durability: c.Durability.String(), engine: c.Start}
+	l.sink = sink{fs: l.c.fs, path: c.File, logger: l.logger, anchored: c.Anchored, locked: l.takeKey}
 	if c.File != "" {
-		t, err := l.sink.resume(l.c.fs, c.File, l.now(), l.logger)
+		t, err := l.sink.resume(l.now())
 		if err != nil {
 			return nil, err
 		}
@@ -137,17 +164,58 @@ func Open(c Config) (*Log, error) {
 		facts.torn = t.torn
 	} else {
 		l.sink.out = c.Stdout
+		if err := l.takeKey(); err != nil {
+			return nil, err
+		}
 	}
 	if c.File != "" && c.Stdout != nil {
 		l.sink.copy = newCopier(c.Stdout)
 	}
-	start := &Record{Event: EngineStart, PolicyRevision: c.PolicyRevision}
-	if err := l.engineRecord(start, facts); err != nil {
+	if c.Checkpoints != nil {
+		l.announced = newCopier(c.Checkpoints)
+	}
+	if err := l.begin(&Record{Event: EngineStart, PolicyRevision: c.PolicyRevision}, facts); err != nil {
+		l.announced.close()
 		return nil, errors.Join(err, l.sink.close())
 	}
 	l.stopped.Add(1)
 	go l.watch()
 	return l, nil
+}
+
+// begin commits and syncs the record of the start, and the first checkpoint.
+func (l *Log) begin(start *Record, facts *engineFacts) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, err := l.commit(start, facts); err != nil {
+		return err
+	}
+	if l.signer == nil {
+		return l.sink.sync()
+	}
+	return l.checkpoint() // which syncs
+}
+
+// takeKey asks for the key once.
+func (l *Log) takeKey() error {
+	if l.c.Key == nil || l.signer != nil {
+		return nil
+	}
+	signer, err := l.c.Key()
+	if err != nil {
+		return err
+	}
+	l.signer = signer
+	l.sink.keys, err = checkpoint.ParseVerifiers(signer.VerifierKey())
+	return err
+}
+
+// VerifierKey returns what the log's checkpoints are verified with, or "".
+func (l *Log) VerifierKey() string {
+	if l.signer == nil {
+		return ""
+	}
+	return l.signer.VerifierKey()
 }
 
 func (c *Config) check() error {
@@ -168,7 +236,7 @@ func (c *Config) check() error {
 			return fmt.Errorf("fact %.40q for engine_start: the name must be UTF-8 of up to %d bytes", k, maxName)
 		}
 	}
-	return nil
+	return c.Rotate.check()
 }
 
 // newSession returns sess_<unix ms>_<16 hex>.
@@ -241,6 +309,9 @@ func (l *Log) Close() error {
 	}
 	err := l.flushRefusals()
 	_, last := l.commit(&Record{Event: EngineShutdown}, nil)
+	if last == nil {
+		last = l.checkpoint()
+	}
 	l.closed = true
 	for l.writing || len(l.cur.buf) > 0 {
 		_ = l.join(l.cur) // its caller has the error; a request was still running: let its record go out before the file does
@@ -248,5 +319,6 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	close(l.stop)
 	l.stopped.Wait()
+	l.announced.close()
 	return errors.Join(err, last, l.sink.syncAndClose())
 }

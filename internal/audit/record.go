@@ -3,6 +3,8 @@ package audit
 import (
 	"net/netip"
 	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/checkpoint"
 )
 
 // Event is the name of a record. The zero value is no event: such a record is
@@ -157,6 +159,10 @@ type engineFacts struct {
 	engine     map[string]string
 	resumed    bool
 	torn       *tornTail
+
+	checkpoint string            // a signed note over the records before this one
+	frontier   []checkpoint.Hash // in the first record of a segment: the tree of all records before it
+	segment    string            // … and the base name of the segment before
 }
 
 // tornTail is the end of a file that was cut off because it was no whole

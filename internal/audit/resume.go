@@ -7,96 +7,197 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
-// tail is where a file's chain ends.
+// tail is where a file's chain ends, and what it begins with.
 type tail struct {
 	chainState
-	last time.Time // ts of the last record; zero if there is none
-	torn *tornTail // what had to be cut off
+	last    time.Time // ts of the last record; zero if there is none
+	torn    *tornTail // what had to be cut off
+	first   uint64    // seq of the file's first record; 0 if there is none
+	began   time.Time // ts of that record
+	segment string    // base name of the segment that the file continues
+	size    int64
 }
 
-// resume opens path, reads all of it and gets s ready to append. It is the one
-// way to a file: after a clean stop, after a crash, and after an I/O error.
+// resume opens the file, reads all of it and gets s ready to append. It is the
+// one way to a file: after a clean stop, after a crash, and after an I/O error.
 //
 // All of the file is checked, not its end alone: a log that is damaged further
 // in must not grow, since nobody would look there again. It costs one read of
-// the file, at some hundreds of megabytes a second.
+// the file, at some hundreds of megabytes a second; earlier segments are not
+// read, as the file's header carries chain and tree on.
 //
 // A last line without its newline was being written when the engine or the
 // machine died. It goes to path.torn-<time>, which is synced before the log is
 // cut: a crash in between leaves the line in both places, and the next start
 // does the same again. A line that ends and is wrong is damage: no start.
-func (s *sink) resume(fsys fileSystem, path string, now time.Time, logger *slog.Logger) (*tail, error) {
-	f, err := fsys.open(path)
+func (s *sink) resume(now time.Time) (*tail, error) {
+	f, err := s.openLocked()
 	if err != nil {
-		return nil, explain(path, err)
+		return nil, explain(s.path, err)
 	}
-	t, size, err := examine(fsys, f, path, now, logger)
+	var t *tail
+	if err = s.locked(); err == nil {
+		t, err = s.examine(f, now)
+	}
+	if err == nil {
+		err = s.settle(f, t)
+	}
 	if err != nil {
 		return nil, errors.Join(err, f.close())
 	}
 	st, err := f.stat()
 	if err != nil {
-		return nil, errors.Join(explain(path, err), f.close())
+		return nil, errors.Join(explain(s.path, err), f.close())
 	}
-	s.fs, s.path, s.file, s.id, s.size, s.checked = fsys, path, f, st, size, time.Time{}
+	s.file, s.id, s.size, s.checked = f, st, t.size, time.Time{}
+	s.first, s.began = max(t.first, 1), t.began
+	if t.first == 0 {
+		s.began = now
+	}
 	return t, nil
 }
 
+// openLocked opens the file that is at the path once it is locked: between the
+// two, an engine that is just ending may have rotated it away.
+func (s *sink) openLocked() (file, error) {
+	for range 10 {
+		f, err := s.fs.open(s.path)
+		if err != nil {
+			return nil, err
+		}
+		is, err := f.stat()
+		if err != nil {
+			return nil, errors.Join(err, f.close())
+		}
+		if at, err := s.fs.stat(s.path); err == nil && at.same(is) {
+			return f, nil
+		}
+		_ = f.close() // it was rotated away; the next round has the new one
+	}
+	return nil, errInUse
+}
+
 // examine reads the whole of f, cuts a torn tail off and returns where the
-// chain ends, and the size of the file that holds it.
-func examine(fsys fileSystem, f file, path string, now time.Time, logger *slog.Logger) (*tail, int64, error) {
+// chain ends.
+func (s *sink) examine(f file, now time.Time) (*tail, error) {
 	st, err := f.stat()
 	switch {
 	case err != nil:
-		return nil, 0, explain(path, err)
+		return nil, explain(s.path, err)
 	case !st.regular:
-		return nil, 0, fmt.Errorf("audit log %s: not a regular file; name a file with --audit-file, or use --audit-stdout", path)
+		return nil, fmt.Errorf("audit log %s: not a regular file; name a file with --audit-file, or use --audit-stdout", s.path)
 	case st.open:
-		logger.Warn("the audit log can be read or written by other users; its mode should be 0600", "file", path)
+		s.logger.Warn("the audit log can be read or written by other users; its mode should be 0600", "file", s.path)
 	}
 	if st.size == 0 { // perhaps new: its name must survive a crash too
-		if err := fsys.syncDir(filepath.Dir(path)); err != nil {
-			return nil, 0, fmt.Errorf("audit log %s: syncing its directory: %w", path, err)
+		if err := s.fs.syncDir(filepath.Dir(s.path)); err != nil {
+			return nil, fmt.Errorf("audit log %s: syncing its directory: %w", s.path, err)
 		}
 	}
 	f.evict()
 	chain, t := newFollower(), &tail{}
+	chain.keys = s.keys
 	ts := make([]byte, 0, len(timeLayout))
-	good, err := eachLine(path, io.NewSectionReader(f, 0, st.size), func(b []byte) error {
+	t.size, err = eachLine(s.path, io.NewSectionReader(f, 0, st.size), func(b []byte) error {
 		if err := chain.next(b); err != nil {
 			return err
 		}
 		ts = append(ts[:0], chain.line.ts...)
-		return nil
+		if chain.records == 1 {
+			t.began = parseTime(ts)
+			if h, err := headerOf(&chain.line); err == nil {
+				if err := s.keepsAnchor(&h.chainState); err != nil {
+					return err
+				}
+			}
+		}
+		return s.keepsAnchor(&chain.chainState)
 	})
 	var damage *Damage
 	switch {
 	case errors.As(err, &damage) && damage.torn:
-		if t.torn, err = cutTail(fsys, f, path, good, st.size, now); err != nil {
-			return nil, 0, err
+		if t.torn, err = s.cutTail(f, t.size, st.size, now); err != nil {
+			return nil, err
 		}
-		logger.Warn("the audit log ended in the middle of a record, which was cut off and kept",
-			"file", path, "bytes", t.torn.bytes, "kept", t.torn.file)
+		s.logger.Warn("the audit log ended in the middle of a record, which was cut off and kept",
+			"file", s.path, "bytes", t.torn.bytes, "kept", t.torn.file)
 	case damage != nil:
-		return nil, 0, fmt.Errorf("audit log is damaged and is not continued: %w; keep the file as evidence and name a new one with --audit-file", err)
+		return nil, fmt.Errorf("audit log is damaged and is not continued: %w; keep the file as evidence and name a new one with --audit-file", err)
 	case err != nil:
-		return nil, 0, fmt.Errorf("audit log: %w", err)
+		return nil, fmt.Errorf("audit log: %w", err)
 	}
-	t.chainState = chain.chainState
-	if at, err := time.Parse(time.RFC3339Nano, string(ts)); err == nil { // the library's may have another form
-		t.last = at
+	if a := s.anchored; a != nil && a.Size > chain.seq {
+		return nil, fmt.Errorf("audit log %s ends with record %d, and its anchor says that there were %d at %s: its end was cut off, or it was replaced; keep the file as evidence and name a new one with --audit-file and a new anchor",
+			s.path, chain.seq, a.Size, a.Time.UTC().Format(timeLayout))
 	}
-	return t, good, nil
+	t.chainState, t.first, t.segment, t.last = chain.chainState, chain.first, chain.segment, parseTime(ts)
+	return t, nil
+}
+
+// keepsAnchor checks the records so far against the anchor, where it is of
+// that many.
+func (s *sink) keepsAnchor(c *chainState) error {
+	if a := s.anchored; a != nil && a.Size == c.seq && a.Root != c.tree.Root() {
+		return fmt.Errorf("the anchor of %s is of other records than these: they were rewritten", a.Time.UTC().Format(timeLayout))
+	}
+	return nil
+}
+
+// parseTime reads a record's ts. The library's may have another form; those
+// that cannot be read are the zero time.
+func parseTime(ts []byte) time.Time {
+	at, err := time.Parse(time.RFC3339Nano, string(ts))
+	if err != nil {
+		return time.Time{}
+	}
+	return at
+}
+
+// settle removes what a rotation left that a crash cut short, and checks that
+// the file continues the segments beside it.
+func (s *sink) settle(f file, t *tail) error {
+	if err := s.fs.remove(s.path + nextSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("audit log %s: removing what an unfinished rotation left: %w", s.path, err)
+	}
+	before, err := segments(s.fs, s.path)
+	if err != nil {
+		return err
+	}
+	if n := len(before); n > 0 {
+		// A crash between link and rename leaves the log with two names. Nothing
+		// was written under the new one yet: the rotation did not happen.
+		if is, err := f.stat(); err != nil {
+			return explain(s.path, err)
+		} else if at, err := s.fs.stat(before[n-1].Name); err == nil && at.same(is) {
+			if err := s.fs.remove(before[n-1].Name); err != nil {
+				return fmt.Errorf("audit log %s: removing the second name that an unfinished rotation left: %w", s.path, err)
+			}
+			before = before[:n-1]
+		}
+	}
+	if len(before) == 0 {
+		return nil
+	}
+	newest := before[len(before)-1]
+	name := strings.TrimSuffix(filepath.Base(newest.Name), ".gz")
+	switch {
+	case t.first <= 1:
+		return fmt.Errorf("audit log %s begins anew, and there are segments of an earlier log, the last of them %s: put the missing file back, or name another one with --audit-file", s.path, newest.Name)
+	case t.segment != name:
+		return fmt.Errorf("audit log %s continues %s, and the last segment beside it is %s: files of two logs are mixed; put them apart, or name another file with --audit-file", s.path, t.segment, newest.Name)
+	}
+	return nil
 }
 
 // cutTail moves the bytes of f from good to size to a file of their own.
-func cutTail(fsys fileSystem, f file, path string, good, size int64, now time.Time) (*tornTail, error) {
-	keep, name, err := createTorn(fsys, path, now)
+func (s *sink) cutTail(f file, good, size int64, now time.Time) (*tornTail, error) {
+	path := s.path
+	keep, name, err := createTorn(s.fs, path, now)
 	if err != nil {
 		return nil, fmt.Errorf("audit log %s ends in the middle of a record, and there is no keeping it: %w; make room beside the log", path, err)
 	}
@@ -106,7 +207,7 @@ func cutTail(fsys fileSystem, f file, path string, good, size int64, now time.Ti
 		err = keep.sync()
 	}
 	if err = errors.Join(err, keep.close()); err == nil {
-		err = fsys.syncDir(filepath.Dir(path))
+		err = s.fs.syncDir(filepath.Dir(path))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("keeping the torn end of audit log %s in %s: %w; make room beside the log", path, name, err)
@@ -134,27 +235,26 @@ func createTorn(fsys fileSystem, path string, now time.Time) (file, string, erro
 
 // reopen closes what is left of the file and resumes it. With want, nothing
 // may have happened to it meanwhile; without, the disk has the say.
-func (s *sink) reopen(fsys fileSystem, path string, now time.Time, logger *slog.Logger, want chainState) (*tail, error) {
-	id, size := s.id, s.size
-	st, err := fsys.stat(path)
+func (s *sink) reopen(now time.Time, want chainState) (*tail, error) {
+	st, err := s.fs.stat(s.path)
 	switch {
 	case err != nil:
-		return nil, explain(path, err)
-	case !st.same(id):
-		return nil, fmt.Errorf("audit log %s is another file than before", path)
-	case want.has && st.size != size:
-		return nil, fmt.Errorf("audit log %s has %d bytes where the engine wrote %d", path, st.size, size)
+		return nil, explain(s.path, err)
+	case !st.same(s.id):
+		return nil, fmt.Errorf("audit log %s is another file than before", s.path)
+	case want.has && st.size != s.size:
+		return nil, fmt.Errorf("audit log %s has %d bytes where the engine wrote %d", s.path, st.size, s.size)
 	}
 	if s.file != nil {
 		_ = s.file.close() // it may no longer be the one at path; its lock would be in the way
 		s.file = nil
 	}
-	t, err := s.resume(fsys, path, now, logger)
+	t, err := s.resume(now)
 	if err != nil {
 		return nil, err
 	}
 	if want.has && t.chainState != want {
-		err := fmt.Errorf("audit log %s does not end with the last record that was written", path)
+		err := fmt.Errorf("audit log %s does not end with the last record that was written", s.path)
 		_ = s.file.close()
 		s.file = nil
 		return nil, err

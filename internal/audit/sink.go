@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/checkpoint"
 )
 
 // inspectEvery is how long the name of the file may go unchecked while records
@@ -16,12 +19,19 @@ const inspectEvery = time.Second
 
 // sink is where batches go. It has no lock: Log.writing says who owns it.
 type sink struct {
-	fs      fileSystem
-	path    string
+	fs       fileSystem
+	path     string
+	logger   *slog.Logger
+	keys     checkpoint.Verifiers   // whose checkpoints count when the file is read
+	anchored *checkpoint.Checkpoint // what the file must continue; nil: nothing is known
+	locked   func() error           // called when the file is locked, before it is read
+
 	file    file // nil: no file, or broken and closed
 	id      fileState
 	size    int64 // behind the last committed record
 	checked time.Time
+	first   uint64    // seq of the file's first record; 0 if it has none yet
+	began   time.Time // ts of that record
 
 	out  io.Writer // the truth where there is no file
 	rest []byte    // of a batch of which out took a part
@@ -33,7 +43,8 @@ type sink struct {
 type outcome struct {
 	err    error
 	kind   faultKind
-	partly bool // out took a part of it: the rest is written first next time
+	partly bool  // out took a part of it: the rest is written first next time
+	kept   error // a rotation did not happen, and nothing was written
 }
 
 // store commits buf: all of it, or nothing that a reader of the file sees.
@@ -167,9 +178,7 @@ func (s *sink) sync() error {
 }
 
 func (s *sink) close() error {
-	if s.copy != nil {
-		s.copy.close()
-	}
+	s.copy.close()
 	if s.file == nil {
 		return nil
 	}
@@ -250,8 +259,11 @@ func (c *copier) drops() int64 {
 }
 
 // close gives what is pending a moment to get out. A stream that blocks keeps
-// its goroutine until the process ends.
+// its goroutine until the process ends. A nil copier is none.
 func (c *copier) close() {
+	if c == nil {
+		return
+	}
 	c.mu.Lock()
 	c.closed = true
 	c.more.Signal()

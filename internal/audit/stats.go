@@ -17,6 +17,10 @@ type Stats struct {
 	Pending  int   // callers that wait for a commit now
 	Dropped  int64 // batches that the copy on standard output missed
 
+	Checkpoint       uint64 // how many records the last checkpoint covers
+	Rotations        int64  // files that were begun because one was full
+	RotationFailures int64  // … or that could not be
+
 	CommitCounts  [11]int64 // commits by how long they took; the last is beyond every bound
 	CommitSeconds float64   // in all
 }
@@ -57,6 +61,7 @@ func (l *Log) Stats() Stats {
 	if l.writing {
 		s.Pending++
 	}
+	s.Rotations, s.RotationFailures = l.rotations.Load(), l.rotationFailures.Load()
 	if l.sink.copy != nil {
 		s.Dropped = l.sink.copy.drops()
 	}

@@ -22,7 +22,7 @@ type Report struct {
 	Sessions int64            // starts of an engine, or of a session of the library
 	Events   map[string]int64 // :: event name → records; names beyond 64 count as "other"
 
-	FirstSeq, LastSeq uint64 // payload.seq; 0 where no record has one
+	FirstSeq, LastSeq uint64 // the records' numbers: payload.seq, where they have one; 0 where there is no record
 	First, Last       string // ts of the first and the last record; a clock may go back between
 	Head              string // event_hash of the last record
 
@@ -94,7 +94,6 @@ func (v *verifier) file(name string, stdin io.Reader) error {
 }
 
 func (v *verifier) line(b []byte) error {
-	before := v.chain.seq
 	if err := v.chain.next(b); err != nil {
 		return err
 	}
@@ -103,10 +102,7 @@ func (v *verifier) line(b []byte) error {
 	if r.Records == 1 {
 		r.First = string(l.ts)
 	}
-	if before == 0 {
-		r.FirstSeq = v.chain.seq
-	}
-	r.LastSeq = v.chain.seq
+	r.FirstSeq, r.LastSeq = v.chain.first, v.chain.seq
 	r.Last = string(l.ts) // kept for the last line alone, but short
 	if n, ok := r.Events[string(l.event)]; ok || len(r.Events) < maxEventNames {
 		r.Events[string(l.event)] = n + 1

@@ -44,7 +44,7 @@ func (l *line2) hash(s string) string {
 
 func TestWhatPythonWroteVerifies(t *testing.T) {
 	rep := verified(t, "testdata/stock.jsonl")
-	if rep.Records != 5 || rep.FirstSeq != 1 || rep.LastSeq != 2 || rep.Incomplete != 0 {
+	if rep.Records != 5 || rep.FirstSeq != 1 || rep.LastSeq != 5 || rep.Incomplete != 0 {
 		t.Fatalf("%+v", rep)
 	}
 }

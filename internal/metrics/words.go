@@ -96,7 +96,7 @@ var reasonWords = [...]string{
 	// bodies and streams
 	"client_aborted", "client_stalled", "body_timeout", "bad_frame", "websocket_idle", "tunnel_idle", "shutdown",
 	// the engine
-	"audit_unavailable", "audit_recovered", "internal",
+	"audit_unavailable", "internal",
 }
 
 const noReason, otherReason = 0, 1

@@ -21,8 +21,8 @@ PAYLOADS = [
     {"text": "é😀\x7f\u2028\"\\\n", "big": 10**40, "negative": -1, "nested": {"b": [1, {"z": None, "a": True}], "a": []}},
     {"é": 1, "\uffff": 2, "😀": 3, "z": 4, "A": 5, "a": 6, "": 7, "\x7f": 8, "\n": 9},
     {"cost": 0.1, "e": [1.0, 1e-07, 1e16, 1e22, -0.0, 5e-324, 1.7976931348623157e308, 123456.789]},
-    {"lone": b"\xff\xc3(".decode("utf-8", "surrogateescape"), "seq": 1},
-    {"seq": 2, "id": "00000000000000ff", "phase": "decision"},
+    {"lone": b"\xff\xc3(".decode("utf-8", "surrogateescape"), "seq": 4},
+    {"seq": 5, "id": "00000000000000ff", "phase": "decision"},
 ]
 
 

@@ -1,0 +1,179 @@
+package audit
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/checkpoint"
+)
+
+// defaultCheckpoint is how often a log is checkpointed, also while it is idle: a
+// reader can tell how far the log had come at each of these times.
+const defaultCheckpoint = 10 * time.Second
+
+// note is a checkpoint that was signed and stands in a batch.
+type note struct {
+	text       []byte
+	size       uint64 // records it covers
+	start, end int    // its record's line in the batch
+}
+
+// appendCheckpoint appends a checkpoint of all records before it, among them
+// those of the current batch. Called with mu held.
+func (l *Log) appendCheckpoint() {
+	text := l.sign()
+	if text == nil {
+		return
+	}
+	l.appendNote(text, &Record{Event: EngineHeartbeat, Reason: reasonCheckpoint}, &engineFacts{})
+}
+
+// appendHeader appends the record that begins a segment: with it a reader needs
+// none of those before. Called with mu held, on an empty batch.
+func (l *Log) appendHeader() {
+	l.cur.header = true
+	l.appendNote(l.sign(), &Record{Event: EngineHeartbeat, Reason: reasonSegment}, &engineFacts{
+		frontier: l.state.tree.Hashes(nil),
+		segment:  filepath.Base(segmentName(l.c.File, l.sink.first)),
+	})
+}
+
+func (l *Log) appendNote(text []byte, r *Record, facts *engineFacts) {
+	b := l.cur
+	n := note{text: text, size: l.state.seq, start: len(b.buf)}
+	facts.checkpoint = string(text)
+	l.append(r, facts)
+	n.end = len(b.buf)
+	if text != nil {
+		b.note = n
+	}
+}
+
+// sign returns a signed checkpoint of all records that were appended, or nil.
+func (l *Log) sign() []byte {
+	if l.signer == nil {
+		return nil
+	}
+	text, err := l.signer.Sign(checkpoint.Checkpoint{
+		Size: l.state.seq, Root: l.state.tree.Root(), Session: l.session, Time: l.now(),
+	})
+	if err != nil {
+		l.logger.Error("a checkpoint of the audit log could not be signed", "error", err)
+		return nil
+	}
+	return text
+}
+
+// publish hands the checkpoint of a committed and synced batch on. Called with
+// mu held.
+func (l *Log) publish(b *batch) {
+	l.stats.Checkpoint = b.note.size
+	if l.announced != nil {
+		l.announced.add(b.buf[b.note.start:b.note.end])
+	}
+	if l.c.OnCheckpoint != nil {
+		l.c.OnCheckpoint(b.note.size, b.note.text)
+	}
+}
+
+// checkpoint commits a checkpoint of what was committed before. Called with mu
+// held.
+func (l *Log) checkpoint() error {
+	if l.signer == nil {
+		return nil
+	}
+	if err := l.admit(); err != nil {
+		return err
+	}
+	l.wanted = true
+	return l.join(l.cur)
+}
+
+// rotateFailed keeps the log in the file that it has. Called by the owner of
+// the sink, without mu.
+func (l *Log) rotateFailed(err error) {
+	l.logger.Error("the audit log could not begin a new file and goes on in the one it has", "error", err, "again in", retryRotation)
+	l.rotationFailures.Add(1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rotateAfter = l.now().Add(retryRotation)
+}
+
+// watch looks after the log while nobody uses it: refusals are flushed, a lost
+// file is noticed, one that can be had again is opened, so that readiness
+// comes back without a request, checkpoints are made, and segments that nobody
+// needs any more are removed.
+func (l *Log) watch() {
+	defer l.stopped.Done()
+	look := time.NewTicker(l.refusals.limits.Window)
+	defer look.Stop()
+	every := l.c.CheckpointEvery
+	if every <= 0 {
+		every = defaultCheckpoint
+	}
+	check := time.NewTicker(every)
+	defer check.Stop()
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-look.C:
+			l.tick()
+		case <-check.C:
+			l.checkpointTick()
+		}
+	}
+}
+
+func (l *Log) tick() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	if l.fault.err != nil {
+		if l.admit() != nil {
+			return
+		}
+		_ = l.join(l.cur) // latched again if it fails
+	} else if !l.writing {
+		var o outcome
+		l.exclusively(func() { o = l.sink.inspect(time.Now(), 0) })
+		if o.err != nil {
+			l.fail(o)
+		}
+	}
+	if err := l.flushRefusals(); err != nil {
+		l.logger.Error("refusals could not be recorded and stay counted", "error", err)
+	}
+}
+
+func (l *Log) checkpointTick() {
+	l.mu.Lock()
+	_ = l.checkpoint() // a log that takes no records has said so
+	l.mu.Unlock()
+	if l.c.Rotate.Keep > 0 {
+		l.retain()
+	}
+}
+
+// retain removes the segments that are not kept any more, and records it.
+func (l *Log) retain() {
+	removed, last, err := retain(l.c.fs, l.c.File, &l.c.Rotate)
+	if err != nil {
+		l.logger.Error("segments of the audit log could not be removed", "error", err)
+	}
+	if len(removed) == 0 {
+		return
+	}
+	l.logger.Info("segments of the audit log were removed: they are anchored and shipped", "first_seq", removed[0].First, "last_seq", last)
+	err = l.Complete(&Record{
+		Event: EngineHeartbeat, Reason: reasonRetention, Count: int64(len(removed)),
+		Detail: fmt.Sprintf("removed %s to %s, records %d to %d",
+			filepath.Base(removed[0].Name), filepath.Base(removed[len(removed)-1].Name), removed[0].First, last),
+	})
+	if err != nil {
+		l.logger.Error("that segments were removed could not be recorded", "error", err)
+	}
+}
