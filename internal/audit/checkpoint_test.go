@@ -107,6 +107,28 @@ func TestACheckpointIsPublishedOnceItsRecordsAreOnTheDisk(t *testing.T) {
 	}
 }
 
+func TestRecordsDoNotWaitForTheSyncOfACheckpoint(t *testing.T) {
+	fsys := &faultFS{}
+	var out published
+	l := open(t, Config{File: logFile(t), Key: key(signer(t)), fs: fsys, OnCheckpoint: out.take})
+	syncing, synced := make(chan struct{}), make(chan struct{})
+	fsys.set(func(f *faultFS) { f.beforeSync = func() { close(syncing); <-synced } })
+	var wg sync.WaitGroup
+	wg.Go(l.checkpointTick)
+	<-syncing
+	requests(t, l, 1, 10) // would never return
+	if len(out.sizes) != 1 {
+		t.Fatalf("published %d before the sync", out.sizes)
+	}
+	fsys.set(func(f *faultFS) { f.beforeSync = nil })
+	close(synced)
+	wg.Wait()
+	if len(out.sizes) != 2 || out.sizes[1] != 2 {
+		t.Fatalf("published %d", out.sizes)
+	}
+	closeLog(t, l)
+}
+
 func TestACheckpointThatCannotBeSyncedIsNotPublished(t *testing.T) {
 	fsys := &faultFS{}
 	var out published

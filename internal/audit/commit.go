@@ -204,7 +204,7 @@ func (l *Log) write(b *batch) {
 		l.fault = fault{}
 	}
 	if b.note.text != nil {
-		l.publish(b)
+		l.noted(b)
 	}
 }
 
@@ -220,12 +220,9 @@ func (l *Log) store(b *batch, now time.Time) outcome {
 			return o
 		}
 		l.rotateFailed(o.kept)
+		b.header = false
 	}
-	d := l.c.Durability
-	if b.note.text != nil && l.c.File != "" {
-		d = Strict // what a checkpoint promises must be on the disk before anybody hears of it
-	}
-	return l.sink.store(b.buf, d, now)
+	return l.sink.store(b.buf, l.c.Durability, now)
 }
 
 // exclusively runs fn outside mu while nobody else touches the sink. Called

@@ -11,13 +11,14 @@ var errNoSpace = &fs.PathError{Op: "write", Path: "audit.jsonl", Err: syscall.EN
 // faultFS is the real file system until a fault is set.
 type faultFS struct {
 	osFS
-	mu     sync.Mutex
-	before func()                      // at the start of each write
-	write  func(b []byte) (int, error) // instead of a write; what it says was written, is
-	fail   map[string]error            // :: operation → its error
-	memory bool                        // nothing is synced: for tests of many starts
-	syncs  int
-	evicts int
+	mu         sync.Mutex
+	before     func()                      // at the start of each write
+	beforeSync func()                      // … and sync
+	write      func(b []byte) (int, error) // instead of a write; what it says was written, is
+	fail       map[string]error            // :: operation → its error
+	memory     bool                        // nothing is synced: for tests of many starts
+	syncs      int
+	evicts     int
 }
 
 type faultFile struct {
@@ -153,7 +154,11 @@ func (f *faultFile) truncate(n int64) error {
 }
 
 func (f *faultFile) sync() error {
-	f.fs.set(func(f *faultFS) { f.syncs++ })
+	var before func()
+	f.fs.set(func(f *faultFS) { f.syncs++; before = f.beforeSync })
+	if before != nil {
+		before()
+	}
 	if err := f.fs.err("sync"); err != nil {
 		return err
 	}

@@ -32,15 +32,15 @@ type fileSystem interface {
 	remove(name string) error
 }
 
-// file is one open file. Only one goroutine uses it at a time.
+// file is one open file. Only one goroutine uses it at a time, but for sync.
 type file interface {
 	io.ReaderAt
 	io.Writer // appends
 	stat() (fileState, error)
 	end() (int64, error) // its size; unlike stat it leaves the inode's timestamps alone
 	truncate(size int64) error
-	sync() error
-	evict() // asks the kernel to forget cached pages, so that reads come from the disk
+	sync() error // may be called while others write, and then has what was written before; os.ErrClosed if closed
+	evict()      // asks the kernel to forget cached pages, so that reads come from the disk
 	close() error
 }
 
@@ -127,7 +127,7 @@ func (f osFile) stat() (fileState, error) {
 // inode anew (multigrain timestamps, Linux 6.13), which costs more than the write.
 func (f osFile) end() (int64, error)       { return f.Seek(0, io.SeekEnd) }
 func (f osFile) truncate(size int64) error { return f.Truncate(size) }
-func (f osFile) sync() error               { return f.Sync() }
+func (f osFile) sync() error               { return syncData(f.File) }
 func (f osFile) close() error              { return f.Close() }
 func (f osFile) evict()                    { dropCache(f.Fd()) }
 

@@ -2,7 +2,28 @@
 
 package audit
 
-import "syscall"
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+// syncData is fdatasync(2): the content and the size, not the times.
+func syncData(f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var synced error
+	err = raw.Control(func(fd uintptr) {
+		for {
+			if synced = syscall.Fdatasync(int(fd)); !errors.Is(synced, syscall.EINTR) {
+				return
+			}
+		}
+	})
+	return errors.Join(err, synced)
+}
 
 // dropCache is posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED). After a failed
 // fsync the page cache may show what never reached the disk: Linux marks the

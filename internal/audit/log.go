@@ -111,12 +111,16 @@ type Log struct {
 	cur       *batch // takes records; owned by no leader yet
 	free      []*batch
 	writing   bool // a leader, or an inspection, is outside mu and owns sink
+	closing   bool // Close was called
 	closed    bool
 	fault     fault
 	refusals  refusals
 	stats     Stats
 	wanted    bool // the next batch ends with a checkpoint
-	announced *copier
+	unsynced  *unsynced
+
+	checkpoints sync.Mutex // held while one is made; before mu
+	announced   *copier
 
 	rotateAfter                 time.Time // not before, as it has just failed
 	rotations, rotationFailures atomic.Int64
@@ -186,12 +190,13 @@ func Open(c Config) (*Log, error) {
 // begin commits and syncs the record of the start, and the first checkpoint.
 func (l *Log) begin(start *Record, facts *engineFacts) error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, err := l.commit(start, facts); err != nil {
-		return err
+	_, err := l.commit(start, facts)
+	l.mu.Unlock()
+	if err == nil && l.signer == nil {
+		err = l.sink.sync()
 	}
-	if l.signer == nil {
-		return l.sink.sync()
+	if err != nil {
+		return err
 	}
 	return l.checkpoint() // which syncs
 }
@@ -303,15 +308,18 @@ func (l *Log) Err() error {
 // callers finish first.
 func (l *Log) Close() error {
 	l.mu.Lock()
-	if l.closed {
+	if l.closing {
 		l.mu.Unlock()
 		return nil
 	}
+	l.closing = true
 	err := l.flushRefusals()
 	_, last := l.commit(&Record{Event: EngineShutdown}, nil)
+	l.mu.Unlock()
 	if last == nil {
 		last = l.checkpoint()
 	}
+	l.mu.Lock()
 	l.closed = true
 	for l.writing || len(l.cur.buf) > 0 {
 		_ = l.join(l.cur) // its caller has the error; a request was still running: let its record go out before the file does

@@ -1,7 +1,10 @@
 package audit
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -17,6 +20,13 @@ type note struct {
 	text       []byte
 	size       uint64 // records it covers
 	start, end int    // its record's line in the batch
+}
+
+// unsynced is a checkpoint that is in the log and not known to be on the disk.
+type unsynced struct {
+	note
+	line []byte
+	file file // that it stands in
 }
 
 // appendCheckpoint appends a checkpoint of all records before it, among them
@@ -65,29 +75,78 @@ func (l *Log) sign() []byte {
 	return text
 }
 
-// publish hands the checkpoint of a committed and synced batch on. Called with
-// mu held.
-func (l *Log) publish(b *batch) {
-	l.stats.Checkpoint = b.note.size
+// noted looks after the checkpoint of a batch that was just committed: it is
+// published if it is on the disk, else once the log was synced. Called with mu
+// held and writing unset.
+func (l *Log) noted(b *batch) {
+	line := b.buf[b.note.start:b.note.end]
+	if l.sink.file == nil || b.header || l.c.Durability == Strict {
+		l.publish(b.note, line)
+		return
+	}
+	l.unsynced = &unsynced{note: b.note, line: bytes.Clone(line), file: l.sink.file}
+}
+
+// publish hands on a checkpoint, and with it the promise that all it covers is
+// on the disk. Called with mu held.
+func (l *Log) publish(n note, line []byte) {
+	l.stats.Checkpoint = n.size
 	if l.announced != nil {
-		l.announced.add(b.buf[b.note.start:b.note.end])
+		l.announced.add(line)
 	}
 	if l.c.OnCheckpoint != nil {
-		l.c.OnCheckpoint(b.note.size, b.note.text)
+		l.c.OnCheckpoint(n.size, n.text)
 	}
 }
 
-// checkpoint commits a checkpoint of what was committed before. Called with mu
-// held.
+// checkpoint commits a checkpoint of what was committed before, syncs the file
+// and publishes it. Records go on to be written meanwhile: nobody waits for this
+// sync. Called without mu.
 func (l *Log) checkpoint() error {
 	if l.signer == nil {
 		return nil
 	}
+	l.checkpoints.Lock() // one at a time, so that they are published in order
+	defer l.checkpoints.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if err := l.admit(); err != nil {
 		return err
 	}
 	l.wanted = true
-	return l.join(l.cur)
+	if err := l.join(l.cur); err != nil {
+		return err
+	}
+	u := l.unsynced
+	if l.unsynced = nil; u == nil {
+		return nil
+	}
+	l.mu.Unlock()
+	err := u.file.sync()
+	l.mu.Lock()
+	switch {
+	case err == nil:
+		l.publish(u.note, u.line)
+	case errors.Is(err, os.ErrClosed):
+		// Rotated away, and then synced, or broken. What comes next has its own
+		// checkpoint.
+	default:
+		return l.syncFailed(u.file, err)
+	}
+	return nil
+}
+
+// syncFailed latches a failed sync, which the kernel reports once: whatever was
+// written since the last one may be lost. Called with mu held.
+func (l *Log) syncFailed(f file, err error) error {
+	for l.writing {
+		_ = l.join(l.cur) // its callers have the error
+	}
+	if l.sink.file != f {
+		return nil // somebody else had trouble with it already
+	}
+	l.fail(l.sink.broken(fmt.Errorf("syncing %s: %w", l.c.File, err)))
+	return l.fault.err
 }
 
 // rotateFailed keeps the log in the file that it has. Called by the owner of
@@ -150,9 +209,7 @@ func (l *Log) tick() {
 }
 
 func (l *Log) checkpointTick() {
-	l.mu.Lock()
 	_ = l.checkpoint() // a log that takes no records has said so
-	l.mu.Unlock()
 	if l.c.Rotate.Keep > 0 {
 		l.retain()
 	}
