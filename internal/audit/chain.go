@@ -39,6 +39,7 @@ type follower struct {
 	sum     checkpoint.Hash
 	hex     [hashLen]byte
 	line    line // the last line that was taken
+	spell   respeller
 
 	first   uint64 // seq of the first line that was taken: 1, or a segment's
 	segment string // base name of the segment that the first line continues
@@ -50,10 +51,12 @@ type follower struct {
 
 func newFollower() *follower { return &follower{hash: sha256.New()} }
 
-// next takes a line without its newline. The views in f.line alias b.
+// next takes a line without its newline. The views in f.line alias b, or its
+// canonical form, until the next call.
 func (f *follower) next(b []byte) error {
 	l := &f.line
-	if err := l.parse(b); err != nil {
+	b, err := f.spell.parse(l, b)
+	if err != nil {
 		return err
 	}
 	f.hash.Reset()

@@ -128,11 +128,11 @@ func TestALogOfTheLibraryIsContinued(t *testing.T) {
 	file := write(t, logFile(t), contents(t, "testdata/stock.jsonl"))
 	check(t, os.Chmod(file, 0o644)) //nolint:gosec // that it is open to others is the case under test
 	l := open(t, Config{File: file})
-	if rc := mustDecide(t, l, 1); rc.Seq() != 7 {
-		t.Fatalf("seq %d behind the library's five records and the start", rc.Seq())
+	if rc := mustDecide(t, l, 1); rc.Seq() != 10 {
+		t.Fatalf("seq %d behind the library's eight records and the start", rc.Seq())
 	}
 	closeLog(t, l)
-	if rep := verified(t, file); rep.Records != 8 || rep.Events["llm_call"] != 5 {
+	if rep := verified(t, file); rep.Records != 11 || rep.Events["llm_call"] != 8 {
 		t.Fatalf("%+v", rep)
 	}
 }

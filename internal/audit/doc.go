@@ -35,10 +35,14 @@
 //     of a well-formed sequence is written as the lone surrogate U+DCNN:
 //     \udcNN. This is Python's errors="surrogateescape", which also gives the
 //     bytes back: s.encode("utf-8", "surrogateescape").
-//   - Numbers are integers without leading zeros, "+" or "-0". (The engine
-//     writes no other. The aegrail library's events have floats in budget; a
-//     reader takes them as text and never converts them, as their text was
-//     hashed.)
+//   - An integer is digits without leading zeros, of any number, behind "-" if
+//     it is negative; never "+" or "-0".
+//   - The engine writes no floats. The aegrail library's events have them in
+//     budget, as Python's repr prints a double: the fewest digits that read back
+//     as the same value; from 1e-4 up to but not including 1e16, and for zero,
+//     with a point and a digit on either side of it (1.0, 0.0001, -0.0); else one
+//     digit, the others if any behind a point, e, a sign, and at least two digits
+//     (1e-07, 1e+16, 1.5e+300, 5e-324). There is no NaN and no infinity.
 //   - true, false and null.
 //
 // The object has exactly these ten keys, here in the order in which they
@@ -73,6 +77,25 @@
 //
 // has a right hash. Events are engine_start, engine_shutdown,
 // engine_heartbeat, egress_allowed, egress_denied, egress_error.
+//
+// # Lines of the library
+//
+// The aegrail library hashes the canonical form that is described here, and
+// writes a line in another spelling (pydantic's model_dump_json: ts first, UTF-8,
+// 1e-7 for 1e-07). A record without payload.seq, which the engine's never are, may
+// therefore be any JSON object with the ten keys that is valid UTF-8, with space
+// between tokens or not; what has two readings (a key that occurs twice, however
+// it is escaped; a float beyond a double; NaN) is refused. A reader writes it
+// anew in canonical spelling, and event_hash is that of those bytes: escapes
+// become the ones above, a number with a point or an exponent becomes a double
+// and is printed as above, -0 becomes 0, another integer stays as it is. Verify
+// says how many such lines there were, and Open continues a file that begins
+// with them without changing them. What the library cannot write as it hashed
+// it (NaN, infinities, dates, keys that are not strings) it cannot verify
+// either.
+//
+// A record with payload.seq has the canonical spelling alone, so that no byte of
+// the engine's can be changed.
 //
 // # The payload
 //

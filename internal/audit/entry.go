@@ -84,11 +84,12 @@ type Entry struct {
 func Read(r io.Reader, fn func(*Entry) error) error {
 	var l line
 	var e Entry
+	var spell respeller
 	var stopped error
 	n := int64(0)
 	_, err := eachLine("audit log", r, func(b []byte) error {
 		n++
-		if err := l.parse(b); err != nil {
+		if _, err := spell.parse(&l, b); err != nil {
 			return err
 		}
 		e.decode(b, &l)

@@ -8,9 +8,9 @@ import (
 )
 
 // The rules of this file are: a line has one spelling, that of the package
-// comment; anything else is an error, however well a JSON parser would read it;
-// numbers are never converted, so that a float of the aegrail library's budget
-// stays the text that was hashed.
+// comment; anything else is an error, however well a JSON parser would read it
+// (respell.go has the other spellings of the aegrail library); a number stays
+// the text that was hashed.
 
 const (
 	// maxLine is the longest line that is read, with its newline. The
@@ -309,7 +309,7 @@ func unit(b []byte) (u uint16, ok bool) {
 	return u, true
 }
 
-// number reads an integer, or a float by JSON's grammar, as text.
+// number reads an integer, or a float as Python prints it, as text.
 func (s *scanner) number() error {
 	start := s.i
 	negative := s.lit("-")
@@ -331,8 +331,13 @@ func (s *scanner) number() error {
 			return s.errorf("a number without digits in the exponent")
 		}
 	}
-	if integer && zero && negative {
+	switch {
+	case integer && zero && negative:
 		return s.errorf("-0 is not an integer that is written")
+	case !integer && !isRepr(s.b[start:s.i]):
+		at := s.b[start:s.i]
+		s.i = start
+		return s.errorf("%.40s is not how Python prints that float", at)
 	}
 	return nil
 }

@@ -31,6 +31,9 @@ type Report struct {
 	// IncompleteIDs names the first of them, as session/id.
 	Incomplete    int64
 	IncompleteIDs []string
+	// Respelled is how many records, all of the library, are spelled in another
+	// way than the canonical one, over which their hash is.
+	Respelled int64
 	// Unasked is how many completions have no decision before them.
 	Unasked int64
 
@@ -153,6 +156,7 @@ func (v *verifier) settle() {
 
 func (v *verifier) end() {
 	v.settle()
+	v.report.Respelled = v.chain.spell.lines
 	if v.chain.has {
 		v.report.Head = string(v.chain.prev[:])
 	}
@@ -179,6 +183,9 @@ func (r *Report) Write(w io.Writer) error {
 		if n := r.Incomplete - int64(len(r.IncompleteIDs)); n > 0 {
 			fmt.Fprintf(&b, "\n    and %d more", n)
 		}
+	}
+	if r.Respelled > 0 {
+		fmt.Fprintf(&b, "\n%d records are in the Python library's spelling; their hashes are right over the canonical one", r.Respelled)
 	}
 	if r.Unasked > 0 {
 		fmt.Fprintf(&b, "\n%d completions have no decision before them", r.Unasked)

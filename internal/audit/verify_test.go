@@ -44,7 +44,7 @@ func (l *line2) hash(s string) string {
 
 func TestWhatPythonWroteVerifies(t *testing.T) {
 	rep := verified(t, "testdata/stock.jsonl")
-	if rep.Records != 5 || rep.FirstSeq != 1 || rep.LastSeq != 5 || rep.Incomplete != 0 {
+	if rep.Records != 8 || rep.FirstSeq != 1 || rep.LastSeq != 8 || rep.Respelled != 0 || rep.Incomplete != 0 {
 		t.Fatalf("%+v", rep)
 	}
 }
@@ -148,9 +148,12 @@ func TestAChainGoesAcrossFiles(t *testing.T) {
 func TestALineHasOneSpelling(t *testing.T) {
 	refuse := func(payload, what string) {
 		t.Helper()
-		err := newFollower().next([]byte(record("s", payload, "null")))
+		err := new(line).parse([]byte(record("s", payload, "null")))
 		if err == nil || !strings.Contains(err.Error(), what) {
 			t.Errorf("%s: %v, want %q", payload, err, what)
+		}
+		if newFollower().next([]byte(record("s", payload, "null"))) == nil {
+			t.Errorf("%s: verifies, with the hash over this spelling", payload)
 		}
 	}
 	accept := func(payload string) {
@@ -191,8 +194,18 @@ func TestALineHasOneSpelling(t *testing.T) {
 	refuse(`"a":1,`, "expected a string")
 	refuse(`"a" :1`, "expected a colon")
 	refuse(`"a":1 `, "expected a comma")
-	refuse(`"seq":"1"`, "seq is not a count")
-	refuse(`"seq":1.5`, "seq is not a count")
+	refuse(`"a":1e5`, "not how Python prints")
+	refuse(`"a":1e-7`, "not how Python prints")
+	refuse(`"a":1.50`, "not how Python prints")
+	refuse(`"a":0.00001`, "not how Python prints")
+	refuse(`"a":1e+15`, "not how Python prints")
+	refuse(`"a":10000000000000000.0`, "not how Python prints")
+	refuse(`"a":2e+308`, "not how Python prints")
+	for _, seq := range []string{`"1"`, `1.5`, `-1`, `18446744073709551616`, `null`} {
+		if err := newFollower().next([]byte(record("s", `"seq":`+seq, "null"))); err == nil || !strings.Contains(err.Error(), "seq is not a count") {
+			t.Errorf("seq %s: %v", seq, err)
+		}
+	}
 
 	good := record("s", `"seq":1`, "null")
 	for _, row := range []struct{ old, new, what string }{
