@@ -142,7 +142,7 @@
 //	status_code      of the answer to the client
 //	tls              version on the client's side
 //	torn             object: bytes, file, sha256 of an end that was cut off (engine_start)
-//	truncated        true: a body ended before its declared end
+//	truncated        true: a body was cut, and its size and digest are those of the part that came
 //	upstream_addr    address:port that was dialled
 //	upstream_proto
 //

@@ -138,7 +138,7 @@ type Record struct {
 	RequestSHA256  []byte // 64 hex digits; empty where nothing was digested
 	ResponseSHA256 []byte
 	DigestKeyID    string // the digests are HMAC-SHA256 under this key
-	Truncated      bool   // a body ended before its declared end
+	Truncated      bool   // a body was cut: sizes and digests are of the part that came
 	Duration       time.Duration
 	Upstream       netip.AddrPort
 	UpstreamProto  string

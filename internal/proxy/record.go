@@ -96,7 +96,9 @@ func (x *exchange) recordDenial(why *refusal) *refusal {
 func (x *exchange) recordFailure(why *refusal) *refusal {
 	x.fillEnd()
 	x.refused(why)
-	x.rec.Truncated = x.rec.Truncated || x.client.began()
+	// The digests are of what came: a part, if the agent or the origin left, or
+	// if one of them was told to.
+	x.rec.Truncated = x.rec.Truncated || x.client.began() || !x.body.done() || x.respHash.Bytes() > 0
 	if err := x.s.cfg.Log.Complete(&x.rec); err != nil {
 		return unrecorded(err)
 	}
