@@ -75,6 +75,7 @@ func newEngine(p engineParts) (_ *engine, err error) {
 	e := &engine{policy: new(proxy.PolicySource), log: p.log, leaves: leaves, upstream: client, metrics: counters, logger: p.logger}
 	e.policy.Store(p.set)
 	counters.PolicyLoaded(p.set.Revision())
+	counters.CALoaded(p.authority.NotAfter())
 	e.proxy, err = proxy.New(proxy.Config{
 		Policy: e.policy, Log: p.log, Leaves: leaves, Upstream: client, Quota: quotas,
 		Identify: identity.Fixed(p.agent), Metrics: e.metrics, Logger: p.logger, DigestKey: p.digests, Now: time.Now,

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,6 +46,7 @@ const patience = 20 * time.Second
 //	serve [VAR=value…] ARG…   start `aegrail-engine serve`, wait until it serves; sets PROXY, ADMIN
 //	await FILE TEXT           wait until the file, or serve's standard error (-), holds the text
 //	ready TEXT | ! ready TEXT wait until /readyz says so, with status 200 or not
+//	metric PATTERN            wait until a line of /metrics matches the pattern
 //	terminate                   SIGTERM to serve; its standard error becomes stderr
 func TestScripts(t *testing.T) {
 	root := enginetest.NewRoot(t, "script origin root")
@@ -60,8 +62,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": cmdExits, "origin": cmdOrigin(tlsConfig, root.PEM), "expand": cmdExpand, "serve": cmdServe,
-			"await": cmdAwait, "ready": cmdReady, "terminate": cmdTerminate, "hup": cmdHup,
-			"admin": cmdAdmin,
+			"await": cmdAwait, "ready": cmdReady, "metric": cmdMetric, "admin": cmdAdmin, "terminate": cmdTerminate, "hup": cmdHup,
 		},
 	})
 }
@@ -269,6 +270,28 @@ func cmdAdmin(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s: %s: %s", args[0], resp.Status, body)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), body, 0o600))
+}
+
+func cmdMetric(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: metric PATTERN")
+	}
+	want, err := regexp.Compile("(?m)^" + args[0] + "$")
+	ts.Check(err)
+	last := ""
+	if !enginetest.Eventually(func() bool {
+		resp, err := http.Get("http://" + ts.Getenv("ADMIN") + "/metrics")
+		if err != nil {
+			last = err.Error()
+			return false
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		last = string(body)
+		return want.MatchString(last)
+	}) {
+		ts.Fatalf("no line like %q in /metrics: %s", args[0], last)
+	}
 }
 
 // agentMain is an agent: it makes one request the way programs do, by the

@@ -290,12 +290,16 @@ func (d *daemon) reloaded(item string, changed bool, err error) {
 	news := d.health.set(item, err)
 	switch {
 	case err != nil && news:
-		if item == "policy" {
+		if item == "ca" {
+			d.metrics.CARejected()
+		} else {
 			d.metrics.PolicyRejected()
 		}
 		d.logger.Error("what changed does not load; the last good one stays in force", "what", item, "err", oneLine(err.Error()))
 	case err == nil && changed:
-		if item == "policy" {
+		if item == "ca" {
+			d.metrics.CALoaded(d.leaves.Authority().NotAfter())
+		} else {
 			d.metrics.PolicyLoaded(d.policy.Load().Revision())
 		}
 		d.logger.Info("reloaded", "what", item, "policy", d.policy.Load().Revision())

@@ -2,7 +2,7 @@
 //
 // Requests are counted from finished audit records and from nothing else, so
 // that the numbers and the log cannot differ. Handshakes, connections and
-// policy reloads, which are no requests, are told to it. What other packages
+// reloads, which are no requests, are told to it. What other packages
 // count themselves (the log, the leaf cache) is asked for at each scrape.
 //
 // No label holds a byte that came from an agent or a server (ATTACKS R9): a
@@ -19,6 +19,7 @@
 //	aegrail_audit_pending, aegrail_audit_commit_seconds, aegrail_audit_failures_total,
 //	aegrail_audit_records_total, aegrail_audit_copy_dropped_total, aegrail_audit_seq
 //	aegrail_policy_info{revision}, aegrail_policy_reloads_total{result}
+//	aegrail_ca_expires_timestamp_seconds, aegrail_ca_reloads_total{result}
 //	aegrail_build_info{version,goversion}
 package metrics
 
@@ -69,6 +70,9 @@ type Metrics struct {
 
 	policyInfo       *prometheus.GaugeVec
 	loaded, rejected prometheus.Counter
+
+	caExpires            prometheus.Gauge
+	caLoaded, caRejected prometheus.Counter
 }
 
 // resolved is a counter behind its labels.
@@ -115,6 +119,10 @@ func New(c Config) (*Metrics, error) {
 	m.registry.MustRegister(m.policyInfo)
 	m.loaded = m.counter("aegrail_policy_reloads_total", "Policies that were loaded, by result.", prometheus.Labels{"result": "success"})
 	m.rejected = m.counter("aegrail_policy_reloads_total", "Policies that were loaded, by result.", prometheus.Labels{"result": "failure"})
+	m.caExpires = m.gauge("aegrail_ca_expires_timestamp_seconds",
+		"When the certificate authority in force can sign no more, in seconds since 1970: the earliest expiry from the signer up to its root.", nil)
+	m.caLoaded = m.counter("aegrail_ca_reloads_total", "Certificate authorities that were loaded, by result.", prometheus.Labels{"result": "success"})
+	m.caRejected = m.counter("aegrail_ca_reloads_total", "Certificate authorities that were loaded, by result.", prometheus.Labels{"result": "failure"})
 	m.gauge("aegrail_build_info", "The engine's version; always 1.",
 		prometheus.Labels{"version": c.Version, "goversion": runtime.Version()}).Set(1)
 	m.registry.MustRegister(newAsked(c), collectors.NewGoCollector(),
@@ -226,3 +234,13 @@ func (m *Metrics) PolicyLoaded(revision string) {
 
 // PolicyRejected says that a policy did not load and the last good one stays.
 func (m *Metrics) PolicyRejected() { m.rejected.Inc() }
+
+// CALoaded says that the certificate authority now in force signs until expires.
+func (m *Metrics) CALoaded(expires time.Time) {
+	m.caLoaded.Inc()
+	m.caExpires.Set(float64(expires.Unix()))
+}
+
+// CARejected says that an authority did not load and the last good one stays,
+// with its expiry.
+func (m *Metrics) CARejected() { m.caRejected.Inc() }

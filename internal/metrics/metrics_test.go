@@ -137,6 +137,8 @@ func TestWhatIsToldAndWhatIsAsked(t *testing.T) {
 	m.PolicyLoaded("sha256:aaa")
 	m.PolicyLoaded("sha256:bbb")
 	m.PolicyRejected()
+	m.CALoaded(time.Unix(1_900_000_000, 0))
+	m.CARejected()
 	if _, err := l.Decide(&audit.Record{Event: audit.EgressAllowed, Phase: audit.PhaseDecision, ID: 1}); err != nil {
 		t.Fatal(err)
 	}
@@ -152,6 +154,9 @@ func TestWhatIsToldAndWhatIsAsked(t *testing.T) {
 		`aegrail_policy_info{revision="sha256:bbb"} 1`,
 		`aegrail_policy_reloads_total{result="success"} 2`,
 		`aegrail_policy_reloads_total{result="failure"} 1`,
+		`aegrail_ca_expires_timestamp_seconds 1.9e+09`,
+		`aegrail_ca_reloads_total{result="success"} 1`,
+		`aegrail_ca_reloads_total{result="failure"} 1`,
 		`aegrail_leaf_cache_hits_total 5`,
 		`aegrail_leaf_cache_misses_total 4`,
 		`aegrail_leaf_cache_mints_total 3`,
