@@ -363,26 +363,10 @@ func TestUnreadResponseClosesTheConnection(t *testing.T) {
 	if _, err := res.Next(); !errors.Is(err, errClosed) || res.Trailers() != nil || !res.Buffered() {
 		t.Error(err)
 	}
-	res.Abort()
 	res.EndUpload()
 	if w.idle() != 0 {
 		t.Error("kept")
 	}
-}
-
-func TestAbortUnblocksNext(t *testing.T) {
-	o := listen(t, nil, script("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart"))
-	w := newWorld(t, nil, nil)
-	res, err := w.sendPlain(o, "GET / HTTP/1.1", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, _ = res.Next()
-	go res.Abort()
-	if _, err := res.Next(); err == nil {
-		t.Error("no error")
-	}
-	res.Close()
 }
 
 func TestCanceledContextEndsTheExchange(t *testing.T) {

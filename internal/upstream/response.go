@@ -15,7 +15,8 @@ var errClosed = errors.New("upstream: the response was closed")
 
 // Response is the answer to one request. Over HTTP/1.1 it is part of its
 // connection: it and what it returned are gone with Close, and the same memory
-// is the Response of a later request. One goroutine uses it, save for Abort.
+// is the Response of a later request. One goroutine uses it; to end it from another, cancel
+// Send's context.
 type Response struct {
 	Status int
 	// Fields are the end-to-end fields in their order; what is for one hop
@@ -83,17 +84,6 @@ func (r *Response) EndUpload() {
 		r.c.upload.end()
 	case r.s != nil:
 		r.s.body.finish()
-	}
-}
-
-// Abort makes a Next that another goroutine waits in fail, and later ones. It
-// does not replace Close and must not be called after it.
-func (r *Response) Abort() {
-	switch {
-	case r.c != nil:
-		r.c.cut()
-	case r.s != nil:
-		r.s.cancel(errClosed)
 	}
 }
 
