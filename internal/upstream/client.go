@@ -47,7 +47,8 @@ import (
 // system's resolver and roots, no proxy, the defaults below.
 type Config struct {
 	// Resolver finds addresses. nil: the system's configuration through Go's
-	// resolver, each name taken as absolute (the search list does not apply).
+	// resolver, /etc/hosts and then DNS, each name taken as absolute (the search
+	// list does not apply).
 	Resolver Resolver
 	// Roots verify upstream certificates where the rule has none. nil: the system's.
 	Roots *x509.CertPool
@@ -110,7 +111,7 @@ type Client struct {
 // New returns a Client. It fails for a Config that it could not act on.
 func New(c Config) (*Client, error) {
 	if c.Resolver == nil {
-		c.Resolver = absolute{&net.Resolver{PreferGo: true}}
+		c.Resolver = systemResolver()
 	}
 	if err := checkProxy(c.Proxy); err != nil {
 		return nil, err

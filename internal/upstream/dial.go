@@ -34,14 +34,33 @@ type Resolver interface {
 // absolute resolves through the system's configuration, but takes each name as
 // absolute: in a pod the search list would ask for api.openai.com.ns.svc.cluster.local
 // first, and who may create a Service there would choose the address.
-type absolute struct{ r *net.Resolver }
+//
+// /etc/hosts is read first for every name. Package net finds a name of one label
+// there only as it is written, without the dot that makes it absolute; so such
+// a name is asked for twice, at first of a resolver that cannot reach DNS.
+type absolute struct{ files, dns *net.Resolver }
+
+// systemResolver is the system's configuration, without its search list.
+func systemResolver() absolute {
+	return absolute{
+		files: &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errNoDNS }},
+		dns:   &net.Resolver{PreferGo: true},
+	}
+}
+
+var errNoDNS = errors.New("only /etc/hosts is asked for a name that is not absolute")
 
 func (a absolute) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		// RFC 6761 section 6.3: always loopback, and never asked of DNS.
 		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil
 	}
-	return a.r.LookupNetIP(ctx, network, host+".")
+	if !strings.Contains(host, ".") {
+		if addrs, err := a.files.LookupNetIP(ctx, network, host); err == nil {
+			return addrs, nil
+		}
+	}
+	return a.dns.LookupNetIP(ctx, network, host+".")
 }
 
 // target is where a request goes, as it was judged.

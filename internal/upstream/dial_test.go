@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -286,16 +288,53 @@ func TestConfigIsChecked(t *testing.T) {
 }
 
 func TestSystemResolverTakesNamesAsAbsolute(t *testing.T) {
+	r := systemResolver()
 	var asked atomic.Int32
-	r := absolute{&net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+	r.dns.Dial = func(context.Context, string, string) (net.Conn, error) {
 		asked.Add(1)
 		return nil, errors.New("no network")
-	}}}
-	if _, err := r.LookupNetIP(context.Background(), "ip", "name.test"); err == nil || !strings.Contains(err.Error(), "name.test.") {
-		t.Error(err)
 	}
-	if asked.Load() == 0 {
-		t.Error("DNS was not asked")
+	for _, name := range []string{"name.test", "no-such-name"} {
+		asked.Store(0)
+		if _, err := r.LookupNetIP(context.Background(), "ip", name); err == nil || !strings.Contains(err.Error(), name+".") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if asked.Load() == 0 {
+			t.Errorf("%s: DNS was not asked", name)
+		}
+	}
+}
+
+// TestNamesOfOneLabelAreFoundInTheHostsFile takes the names of the machine it
+// runs on: a container has its own in /etc/hosts.
+func TestNamesOfOneLabelAreFoundInTheHostsFile(t *testing.T) {
+	data, err := os.ReadFile("/etc/hosts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := systemResolver()
+	r.dns.Dial = func(context.Context, string, string) (net.Conn, error) {
+		t.Error("DNS was asked")
+		return nil, errors.New("no network")
+	}
+	for line := range strings.Lines(string(data)) {
+		line, _, _ = strings.Cut(line, "#")
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		want, err := netip.ParseAddr(f[0])
+		if err != nil {
+			continue
+		}
+		for _, name := range f[1:] {
+			if strings.Contains(name, ".") || name == "localhost" {
+				continue
+			}
+			if got, err := r.LookupNetIP(context.Background(), "ip", name); err != nil || !slices.ContainsFunc(got, func(a netip.Addr) bool { return a.Unmap() == want }) {
+				t.Errorf("%s: %v %v, want %v among them", name, got, err, want)
+			}
+		}
 	}
 }
 
