@@ -71,7 +71,8 @@
 // as Content-Length. The names that Trailer announces are kept; one that means
 // something only before the body is refused. Fields and parameters that ask an
 // origin to take another method, path or host than the one judged set the Quirk
-// MethodOverride.
+// MethodOverride. One that asks for TRACE is refused as TRACE itself is: no rule
+// can allow it.
 //
 // # What it does not do
 //

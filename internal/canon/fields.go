@@ -216,6 +216,9 @@ func (r *Request) take(s *fieldScan, f http1.Field, all []http1.Field) *Error {
 	case trailer:
 		return r.announced(f.Value)
 	case override:
+		if containsFold(f.Name, "method") && echoing(f.Value) {
+			return refuse(ReasonBadMethod, 405, "%s asks for a method that would echo the request", quoted(f.Name))
+		}
 		r.Quirks |= MethodOverride
 	case forwarded:
 		if containsFold(f.Value, "host") {
@@ -295,6 +298,13 @@ func containsFold(b []byte, s string) bool {
 		}
 	}
 	return false
+}
+
+// echoing reports that an override asks for TRACE or TRACK, which no rule can
+// allow (see readMethod), alone or among others: whoever follows it may take the
+// first of a list, or the last.
+func echoing(method []byte) bool {
+	return containsFold(method, "trace") || containsFold(method, "track")
 }
 
 // SettableField says whether a rule may set or remove the field: nil, or why

@@ -182,6 +182,24 @@ func TestA19OverridesAreTheRulesToDecide(t *testing.T) {
 	}
 }
 
+// TestA19NoOverrideAsksForTrace has what no rule can opt in to, since no rule can
+// allow the method itself.
+func TestA19NoOverrideAsksForTrace(t *testing.T) {
+	for _, line := range []string{
+		"X-HTTP-Method-Override: TRACE", "x-http-method: trace", "X_Method_Override: Track", "X-Forwarded-Method: GET, TRACE",
+		"X-Original-Method: TRACE",
+	} {
+		deny(t, inTunnel(), head(t, post(line)), 405, ReasonBadMethod)
+	}
+	for _, q := range []string{"_method=TRACE", "a=b;_method=t%72ace", "_method[]=TRACK", "x-http-method-override=+trace"} {
+		deny(t, inTunnel(), get("/x?"+q), 405, ReasonBadMethod)
+	}
+	for _, line := range []string{"X-Original-URL: /trace", "X-Trace: TRACE", "X-Forwarded-Host: trace.example", "X-Method: TRACE"} {
+		accept(t, inTunnel(), head(t, post(line)))
+	}
+	accept(t, inTunnel(), get("/x?trace=TRACE&method=TRACE&_method=GET&b=TRACE"))
+}
+
 func TestU03Upgrades(t *testing.T) {
 	const ws = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Version: 13\n"
 	for lines, want := range map[string]Upgrade{

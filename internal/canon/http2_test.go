@@ -179,6 +179,8 @@ func TestA19OverridesInHTTP2(t *testing.T) {
 	if r := o.accept(":path /x?_method=DELETE"); r.Quirks != MethodOverride {
 		t.Errorf("quirks %q", r.Quirks)
 	}
+	o.deny(405, ReasonBadMethod, "x-http-method-override TRACE")
+	o.deny(405, ReasonBadMethod, ":path /x?_method=TRACE")
 }
 
 func TestHTTP2FieldsThatTheServerLetsThrough(t *testing.T) {

@@ -63,7 +63,7 @@ func (r *Request) QueryAmbiguous() bool {
 func (r *Request) QueryKeys(dst []string) []string {
 	n := len(dst)
 	var buf []byte
-	for key := range r.queryKeys {
+	for key := range r.parameters {
 		if len(dst)-n == maxQueryKeys {
 			break
 		}
@@ -78,9 +78,9 @@ func (r *Request) QueryKeys(dst []string) []string {
 	return dst
 }
 
-// queryKeys yields the raw names of the parameters, parted by '&' and by ';',
-// whatever an origin may think of the latter.
-func (r *Request) queryKeys(yield func([]byte) bool) {
+// parameters yields the parameters that have a name, raw, parted by '&' and by
+// ';', whatever an origin may think of the latter.
+func (r *Request) parameters(yield func(key, value []byte) bool) {
 	q := r.RawQuery
 	for len(q) > 0 {
 		pair := q
@@ -89,8 +89,8 @@ func (r *Request) queryKeys(yield func([]byte) bool) {
 		} else {
 			q = nil
 		}
-		key, _, _ := bytes.Cut(pair, []byte("="))
-		if len(key) > 0 && !yield(key) {
+		key, value, _ := bytes.Cut(pair, []byte("="))
+		if len(key) > 0 && !yield(key, value) {
 			return
 		}
 	}
@@ -109,16 +109,21 @@ func appendFormDecoded(dst, p []byte) []byte {
 	return AppendDecoded(dst[:n], dst[n:])
 }
 
-// overrideInQuery reports whether a parameter asks for another method: _method
-// (Rails, Symfony, Laravel, Express) and the field names that Google's and
-// other gateways take as parameters.
-func (r *Request) overrideInQuery() bool {
-	for key := range r.queryKeys {
-		if overrideParameter(key) {
-			return true
+// overrideInQuery sets the quirk of a parameter that asks for another method:
+// _method (Rails, Symfony, Laravel, Express) and the field names that Google's
+// and other gateways take as parameters.
+func (r *Request) overrideInQuery() *Error {
+	for key, value := range r.parameters {
+		if !overrideParameter(key) {
+			continue
+		}
+		r.Quirks |= MethodOverride
+		r.store.query = appendFormDecoded(r.store.query[:0], value)
+		if echoing(r.store.query) {
+			return refuse(ReasonBadMethod, 405, "a parameter of the query asks for a method that would echo the request")
 		}
 	}
-	return false
+	return nil
 }
 
 // overrideParameter compares a raw name as the most generous origin would: PHP

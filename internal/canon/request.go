@@ -309,10 +309,7 @@ func (r *Request) readQuery(q []byte) *Error {
 		return e
 	}
 	r.RawQuery, r.HasQuery = q[1:], true
-	if r.overrideInQuery() {
-		r.Quirks |= MethodOverride
-	}
-	return nil
+	return r.overrideInQuery()
 }
 
 // readUpgrade says what the head asks to switch to. HTTP/1.0 cannot ask (RFC

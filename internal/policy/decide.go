@@ -28,7 +28,7 @@ type match struct {
 	method uint16 // methodBit
 
 	hosts      hostList
-	restricted bool // some rule of the host looks at methods or paths
+	restricted bool // some rule of the host looks at methods, paths or a condition
 	denyOnly   bool // look at deny rules alone
 	blind      bool // neither method nor path is certain
 
@@ -224,7 +224,8 @@ func (m *match) visitDeny(r *rule) {
 }
 
 // optedIn reports that a rule which opts in to quirks takes the request's. A
-// method override matters only where some rule looks at methods or paths.
+// method override matters only where some rule looks at methods or paths, or has
+// a condition, which may look at both.
 func (m *match) optedIn(quirks canon.Quirks) bool {
 	missing := m.req.Quirks &^ quirks
 	if !m.restricted {

@@ -342,12 +342,15 @@ func TestA19MethodOverride(t *testing.T) {
 	- {name: strict, hosts: [strict.example], methods: [POST]}
 	- {name: open, hosts: [open.example]}
 	- {name: opted, hosts: [opted.example], methods: [POST], methodOverride: allow}
+	- {name: judged, hosts: [judged.example], when: 'request.headers["x-a"] == ["1"]'}
 	- {name: guarded, hosts: [guarded.other], methods: [POST], methodOverride: allow}
 	- {name: no-deletes, action: deny, hosts: ["*.other"], methods: [DELETE]}
 	- {name: only-http, action: deny, hosts: ["opted.example"], methods: [DELETE], scheme: http}`))
 	w.deny(policy.MethodOverride, "POST https://strict.example/", header)
 	w.deny(policy.MethodOverride, "POST https://strict.example/", "X-Original-URL: /admin")
 	w.deny(policy.MethodOverride, "POST https://strict.example/?_method=DELETE")
+	w.deny(policy.MethodOverride, "POST https://judged.example/", header, "X-A: 1")
+	w.allow("POST https://judged.example/", "X-A: 1")
 	w.allow("POST https://open.example/", header)
 	w.allow("POST https://free.example/", header)
 	w.allow("POST https://opted.example/", header)

@@ -129,7 +129,8 @@ func (r *rule) traceCondition(req *canon.Request, body []byte) string {
 	return ""
 }
 
-// restricts reports that some rule of the host looks at methods or paths.
+// restricts reports that some rule of the host looks at methods, paths or a
+// condition.
 func (v *View) restricts(a *canon.Authority) bool {
 	var hosts hostList
 	v.index.find(a, &hosts)

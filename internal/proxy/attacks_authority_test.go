@@ -386,6 +386,12 @@ func TestA19MethodOverrides(t *testing.T) {
   {{to "plain.test"}}
 `})
 		for _, w := range bothWays(e) {
+			w.denies(t,
+				denied{"TRACE by a field", head("POST", "X-HTTP-Method-Override: TRACE", "Content-Length: 0"), "bad_method", 405},
+				denied{"TRACE by a parameter", "POST {at}/x?_method=trace HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n", "bad_method", 405},
+			)
+		}
+		for _, w := range bothWays(e) {
 			s := w.sends(t, w.dial(t), "POST", head("POST", "X-HTTP-Method-Override: DELETE", "Content-Length: 0"))
 			if s.Get("X-HTTP-Method-Override") != "DELETE" {
 				t.Errorf("%s: the origin got %q", w.name, s.Head)
