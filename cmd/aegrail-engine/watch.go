@@ -26,6 +26,15 @@ const settle = 150 * time.Millisecond
 // network file systems, nor a link that is swapped above a watched directory.
 const recheck = 30 * time.Second
 
+// The log may lie in the directory of a watched file, and then each of its writes
+// is an event. After glance of events that concern nobody the watcher looks away
+// for pause: what the kernel queues meanwhile it merges where it repeats, so that
+// a file written ten thousand times a second wakes us a few dozen times.
+const (
+	glance = 2 * time.Millisecond
+	pause  = 250 * time.Millisecond
+)
+
 // watched is something that is read from files that may change under way.
 //
 // load reads the files anew. If what they say differs from what is in force,
@@ -105,29 +114,41 @@ func (w *watcher) run(ctx context.Context) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
+	if w.events == nil {
+		w.loop(ctx, nil, nil, hup)
+		return
+	}
+	defer func() { _ = w.events.Close() }()
+	w.loop(ctx, w.events.Events, w.events.Errors, hup)
+}
+
+// loop loads what changed by the events that come, until ctx ends. events and
+// errs may be nil.
+func (w *watcher) loop(ctx context.Context, events <-chan fsnotify.Event, errs <-chan error, hup <-chan os.Signal) {
 	tick := time.NewTicker(recheck)
 	defer tick.Stop()
-
-	var events <-chan fsnotify.Event
-	var errs <-chan error
-	if w.events != nil {
-		defer func() { _ = w.events.Close() }()
-		events, errs = w.events.Events, w.events.Errors
-	}
+	looking := events        // nil while the watcher looks away
 	var due <-chan time.Time // set while a change settles
+	var away, back <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case e, ok := <-events:
-			if ok && due == nil && w.counts(e) {
-				due = time.After(settle)
+		case e := <-looking:
+			if w.counts(e) {
+				if due == nil {
+					due = time.After(settle)
+				}
+			} else if away == nil {
+				away = time.After(glance)
 			}
-		case err, ok := <-errs:
-			if ok { // an overflowing queue: something changed, we do not know what
-				w.logger.Warn("watching files", "err", err)
-				due = time.After(settle)
-			}
+		case <-away:
+			looking, away, back = nil, nil, time.After(pause)
+		case <-back:
+			looking, back = events, nil
+		case err := <-errs: // an overflowing queue: something changed, we do not know what
+			w.logger.Warn("watching files", "err", err)
+			due = time.After(settle)
 		case <-due:
 			due = nil
 			w.load()
