@@ -24,8 +24,8 @@
 // # The store
 //
 // A [Store] holds the current Authority and a least-recently-used cache of leaves. A cached leaf is minted anew after two
-// thirds of its life, concurrent handshakes for one name share one mint, a token bucket bounds how fast names that were
-// never seen are minted, and [Store.Swap] replaces the Authority together with the cache in one pointer store. Get and Set have
+// thirds of its life, concurrent handshakes for one name share one mint, a token bucket of each principal bounds how
+// fast names that were never seen are minted for it, and [Store.Swap] replaces the Authority together with the cache in one pointer store. Get and Set have
 // the signatures of gomitmproxy's CertsStorage interface.
 //
 // # Trust

@@ -16,9 +16,12 @@ import (
 // What a zero StoreOptions means.
 const (
 	DefaultCapacity  = 1024 // hosts
-	DefaultMintRate  = 200  // a second; at 70 µs each, 1.4% of a core
+	DefaultMintRate  = 200  // a second and principal; at 70 µs each, 1.4% of a core
 	DefaultMintBurst = 1024 // a cold cache fills at once
 )
+
+// maxPrincipals is how many principals have a mint budget of their own. Those beyond share one.
+const maxPrincipals = 1024
 
 // maxCapacity bounds the cache in StoreOptions; an entry is about 4 KiB.
 const maxCapacity = 1 << 20
@@ -27,9 +30,10 @@ const maxCapacity = 1 << 20
 type StoreOptions struct {
 	// Capacity is how many leaves are kept. 0: DefaultCapacity.
 	Capacity int
-	// MintRate and MintBurst bound the mints for names that are not in the cache: MintRate a second after MintBurst at once.
-	// Beyond it Leaf returns ErrThrottled. Renewing a leaf that is in the cache is free, so a flood of new names costs the
-	// known ones nothing. 0: the defaults. There is no way to have no bound.
+	// MintRate and MintBurst bound the mints of one principal for names that are not in the cache: MintRate a second after
+	// MintBurst at once. Beyond it Leaf returns ErrThrottled, to that principal alone. Renewing a leaf that is in the cache is
+	// free, so a flood of new names costs the known ones nothing until it pushes them out of the cache; then they cost their
+	// next user a mint. 0: the defaults. There is no way to have no bound.
 	MintRate  float64
 	MintBurst int
 	// Now is the clock. nil: time.Now.
@@ -42,7 +46,7 @@ type Store struct {
 	now      func() time.Time
 	key      *LeafKey
 	capacity int
-	bucket   bucket
+	budgets  budgets
 
 	current  atomic.Pointer[generation]
 	swapping sync.Mutex // one Reload or Swap at a time: the older load must not win
@@ -102,7 +106,7 @@ func NewStore(a *Authority, o StoreOptions) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{now: o.Now, key: key, capacity: o.Capacity, bucket: bucket{rate: o.MintRate, burst: float64(o.MintBurst)}}
+	s := &Store{now: o.Now, key: key, capacity: o.Capacity, budgets: budgets{rate: o.MintRate, burst: float64(o.MintBurst)}}
 	if err := s.begin(a); err != nil {
 		return nil, err
 	}
@@ -119,10 +123,15 @@ func (s *Store) begin(a *Authority) error {
 	return nil
 }
 
-// Leaf returns the leaf for host, a canonical name or IP address that policy approved, and mints it if need be. Callers that
-// ask for one name at the same time share one mint; one whose ctx ends stops waiting for it. Errors wrap ErrHost,
-// ErrNotPermitted, ErrExpired, ErrThrottled or ctx's.
+// Leaf is LeafFor without a principal: for what the engine itself asks for.
 func (s *Store) Leaf(ctx context.Context, host string) (*tls.Certificate, error) {
+	return s.LeafFor(ctx, "", host)
+}
+
+// LeafFor returns the leaf for host, a canonical name or IP address that policy approved, and mints it if need be, out of the
+// budget of principal. Callers that ask for one name at the same time share one mint; one whose ctx ends stops waiting for it.
+// Errors wrap ErrHost, ErrNotPermitted, ErrExpired, ErrThrottled or ctx's.
+func (s *Store) LeafFor(ctx context.Context, principal, host string) (*tls.Certificate, error) {
 	g := s.current.Load()
 	now := s.now()
 	// No name that is not canonical is ever a key, so a hit needs no check.
@@ -137,11 +146,12 @@ func (s *Store) Leaf(ctx context.Context, host string) (*tls.Certificate, error)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return s.join(ctx, g, host, now)
+	return s.join(ctx, g, principal, host)
 }
 
 // join waits for the mint of host that is under way, or is the one who does it.
-func (s *Store) join(ctx context.Context, g *generation, host string, now time.Time) (*tls.Certificate, error) {
+func (s *Store) join(ctx context.Context, g *generation, principal, host string) (*tls.Certificate, error) {
+	now := s.now()
 	g.mu.Lock()
 	if f, ok := g.flights[host]; ok {
 		g.mu.Unlock()
@@ -157,6 +167,12 @@ func (s *Store) join(ctx context.Context, g *generation, host string, now time.T
 		g.mu.Unlock()
 		return e.cert, nil
 	}
+	// Before there is a flight: who joins one is not refused for an empty budget of who began it.
+	if !known && !s.budgets.take(principal, now) {
+		g.mu.Unlock()
+		s.throttled.Add(1)
+		return nil, fmt.Errorf("%w: %s", ErrThrottled, host)
+	}
 	f := &flight{done: make(chan struct{}), err: errors.New("minting a leaf did not finish")} // what a panic leaves to the others
 	g.flights[host] = f
 	g.mu.Unlock()
@@ -168,15 +184,11 @@ func (s *Store) join(ctx context.Context, g *generation, host string, now time.T
 		close(f.done)
 	}()
 	// A mint is 70 µs of computing with nothing to wait for, so it runs here, in the caller's goroutine.
-	f.cert, f.err = s.mint(g, host, known, now)
+	f.cert, f.err = s.mint(g, host, now)
 	return f.cert, f.err
 }
 
-func (s *Store) mint(g *generation, host string, renewal bool, now time.Time) (*tls.Certificate, error) {
-	if !renewal && !s.bucket.take(now) {
-		s.throttled.Add(1)
-		return nil, fmt.Errorf("%w: %s", ErrThrottled, host)
-	}
+func (s *Store) mint(g *generation, host string, now time.Time) (*tls.Certificate, error) {
 	cert, err := g.authority.Mint(host, s.key, now)
 	if err != nil {
 		return nil, err
@@ -265,7 +277,7 @@ func (s *Store) Authority() *Authority { return s.current.Load().authority }
 type Stats struct {
 	Hits, Misses uint64 // of Leaf and Get
 	Mints        uint64
-	Throttled    uint64 // mints that the token bucket refused
+	Throttled    uint64 // mints that a budget refused
 	Evictions    uint64 // leaves that had to make room
 	Size         int    // leaves in the cache
 }
@@ -276,27 +288,4 @@ func (s *Store) Stats() Stats {
 		Hits: s.hits.Load(), Misses: s.misses.Load(), Mints: s.mints.Load(),
 		Throttled: s.throttled.Load(), Evictions: s.evictions.Load(), Size: s.current.Load().cache.Len(),
 	}
-}
-
-// bucket is a token bucket that begins full.
-type bucket struct {
-	rate, burst float64 // tokens a second; capacity
-
-	mu   sync.Mutex
-	used float64 // tokens missing from burst
-	last time.Time
-}
-
-func (b *bucket) take(now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if passed := now.Sub(b.last).Seconds(); passed > 0 { // not for a clock that went back
-		b.used = max(0, b.used-passed*b.rate)
-	}
-	b.last = now
-	if b.used+1 > b.burst {
-		return false
-	}
-	b.used++
-	return true
 }

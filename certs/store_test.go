@@ -203,7 +203,7 @@ func TestJoinAfterAnotherOneFinished(t *testing.T) {
 	c := newClock()
 	s := store(t, authority(t, "P-256"), StoreOptions{Now: c.now})
 	first := mustLeaf(t, s, "a.test")
-	if got, err := s.join(t.Context(), s.current.Load(), "a.test", c.now()); err != nil || got != first {
+	if got, err := s.join(t.Context(), s.current.Load(), "", "a.test"); err != nil || got != first {
 		t.Errorf("minted again: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -245,6 +245,66 @@ func TestR05FloodOfNamesIsBoundedAndCostsTheKnownNothing(t *testing.T) {
 	c.forward(time.Hour)
 	if n := minted(100); n != 10 {
 		t.Errorf("%d after an hour, of a burst of 10", n)
+	}
+}
+
+func TestR05FloodOfOnePrincipalIsRefusedToThatOneAlone(t *testing.T) {
+	c := newClock()
+	s := store(t, authority(t, "Ed25519"), StoreOptions{Now: c.now, MintRate: 1, MintBurst: 3})
+	mints := func(principal string, names ...string) (ok int) {
+		for _, name := range names {
+			switch _, err := s.LeafFor(t.Context(), principal, name); {
+			case err == nil:
+				ok++
+			case !errors.Is(err, ErrThrottled):
+				t.Fatal(err)
+			}
+		}
+		return ok
+	}
+	if n := mints("loud", "a.test", "b.test", "c.test", "d.test", "e.test"); n != 3 {
+		t.Errorf("%d names for the loud one, whose burst is 3", n)
+	}
+	if n := mints("quiet", "d.test", "e.test"); n != 2 {
+		t.Errorf("%d of 2 names for the quiet one", n)
+	}
+	if n := mints("loud", "a.test", "d.test"); n != 2 {
+		t.Errorf("%d of 2 names that are in the cache for the loud one", n)
+	}
+	c.forward(time.Second)
+	if n := mints("loud", "f.test", "g.test"); n != 1 {
+		t.Errorf("%d names for the loud one, a second later", n)
+	}
+}
+
+// TestBudgetsAreBounded has more principals than are told apart: those beyond
+// share one budget, and a budget that is full again makes room.
+func TestBudgetsAreBounded(t *testing.T) {
+	b := budgets{rate: 1, burst: 2}
+	now := noon
+	for i := range maxPrincipals {
+		b.take(fmt.Sprint("p", i), now)
+	}
+	took := 0
+	for i := range 10 {
+		if b.take(fmt.Sprint("more", i), now) {
+			took++
+		}
+	}
+	if took != 2 || len(b.of) != maxPrincipals {
+		t.Errorf("%d tokens for all beyond %d principals, want their burst of 2", took, len(b.of))
+	}
+	now = now.Add(500 * time.Millisecond)
+	if b.take("more", now) {
+		t.Error("room was made for a principal while nobody's budget is full")
+	}
+	now = now.Add(2 * time.Second)
+	if !b.take("more", now) || b.of["more"] == nil || len(b.of) != 1 {
+		t.Errorf("%d budgets are kept, want the one that is in use", len(b.of))
+	}
+	now = now.Add(-time.Hour)
+	if !b.take("more", now) || b.take("more", now) {
+		t.Error("a clock that went back brought tokens, or took them")
 	}
 }
 

@@ -40,7 +40,7 @@ func (s *Server) tlsConfig() *tls.Config {
 			if !ok || w.owner.authority.Host == "" {
 				return nil, errors.New("no name was agreed on")
 			}
-			leaf, err := s.cfg.Leaves.Leaf(chi.Context(), w.owner.authority.Host)
+			leaf, err := s.cfg.Leaves.LeafFor(chi.Context(), w.owner.principalID, w.owner.authority.Host)
 			if err != nil {
 				w.owner.helloRefused = &refusal{status: 503, reason: "leaf_not_minted", detail: err.Error(), failed: true}
 			}
