@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -45,9 +46,7 @@ func (e *Engine) Client(tb testing.TB) *http.Client {
 // HTTP/2.
 func (e *Engine) ClientH2(tb testing.TB) *http.Client {
 	tb.Helper()
-	p := new(http.Protocols)
-	p.SetHTTP2(true)
-	return e.client(tb, p, "")
+	return e.ClientH2As(tb, "")
 }
 
 // ClientAs is Client for a proxy that asks who is there: name goes into
@@ -55,6 +54,14 @@ func (e *Engine) ClientH2(tb testing.TB) *http.Client {
 func (e *Engine) ClientAs(tb testing.TB, name string) *http.Client {
 	tb.Helper()
 	return e.client(tb, new(http.Protocols), name)
+}
+
+// ClientH2As is ClientH2 with a name.
+func (e *Engine) ClientH2As(tb testing.TB, name string) *http.Client {
+	tb.Helper()
+	p := new(http.Protocols)
+	p.SetHTTP2(true)
+	return e.client(tb, p, name)
 }
 
 func (e *Engine) client(tb testing.TB, p *http.Protocols, name string) *http.Client {
@@ -159,9 +166,18 @@ func (e *Engine) RawProxy(tb testing.TB) *Conn {
 // a port; else its origin's is taken.
 func (e *Engine) RawConnect(tb testing.TB, host string) *Conn {
 	tb.Helper()
+	return e.RawConnectAs(tb, "", host)
+}
+
+// RawConnectAs is RawConnect with a name, "" for none.
+func (e *Engine) RawConnectAs(tb testing.TB, name, host string) *Conn {
+	tb.Helper()
 	c := e.RawProxy(tb)
-	target := e.Authority(host)
-	c.Send("CONNECT " + target + " HTTP/1.1\r\nHost: " + target + "\r\n\r\n")
+	target, credentials := e.Authority(host), ""
+	if name != "" {
+		credentials = "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(name+":")) + "\r\n"
+	}
+	c.Send("CONNECT " + target + " HTTP/1.1\r\nHost: " + target + "\r\n" + credentials + "\r\n")
 	if r := c.Reply("CONNECT"); r.Status != 200 {
 		tb.Fatalf("CONNECT %s: %d %s %s", target, r.Status, r.Reason(), r.Body)
 	}

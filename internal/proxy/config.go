@@ -50,18 +50,19 @@ type Config struct {
 // Limits bound what a client can hold. Zero fields take the default that
 // stands beside them.
 type Limits struct {
-	Connections          int           // open client connections in all; 16384
-	ConnectionsPerClient int           // … of one address; 4096
-	Handshake            time.Duration // CONNECT answered to TLS ready; 15 s
-	Head                 time.Duration // first byte of a head to its last; 10 s
-	Idle                 time.Duration // between two requests; 2 min
-	BodyStall            time.Duration // no byte of a body; 1 min
-	BodyRead             time.Duration // a body that a rule reads, whole; 30 s
-	WriteStall           time.Duration // a client that does not read; 30 s
-	TunnelIdle           time.Duration // passthrough and WebSocket without a byte; 10 min
-	Streams              int           // concurrent HTTP/2 streams of a connection; 100
-	JudgedBytes          int64         // bodies that rules read, of one principal at once; 64 MiB
-	FrameBytes           int64         // largest WebSocket frame; 16 MiB
+	Connections           int           // open client connections in all; 16384
+	ConnectionsPerClient  int           // … of one address; 4096
+	ExchangesPerPrincipal int           // requests, WebSockets and tunnels of one principal at once; 4096
+	Handshake             time.Duration // CONNECT answered to TLS ready; 15 s
+	Head                  time.Duration // first byte of a head to its last; 10 s
+	Idle                  time.Duration // between two requests; 2 min
+	BodyStall             time.Duration // no byte of a body; 1 min
+	BodyRead              time.Duration // a body that a rule reads, whole; 30 s
+	WriteStall            time.Duration // a client that does not read; 30 s
+	TunnelIdle            time.Duration // passthrough and WebSocket without a byte; 10 min
+	Streams               int           // concurrent HTTP/2 streams of a connection; 100
+	JudgedBytes           int64         // bodies that rules read, of one principal at once; 64 MiB
+	FrameBytes            int64         // largest WebSocket frame; 16 MiB
 }
 
 func (l Limits) withDefaults() Limits {
@@ -77,6 +78,7 @@ func (l Limits) withDefaults() Limits {
 	}
 	count(&l.Connections, 16384)
 	count(&l.ConnectionsPerClient, 4096)
+	count(&l.ExchangesPerPrincipal, 4096)
 	count(&l.Streams, 100)
 	set(&l.Handshake, 15*time.Second)
 	set(&l.Head, 10*time.Second)

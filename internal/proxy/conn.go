@@ -30,6 +30,7 @@ type conn struct {
 	principal   identity.Principal
 	principalID string
 	agent       audit.Agent
+	tally       *tally // the principal's; nil until it is known
 
 	authority canon.Authority // the one name; zero on the plain proxy port
 	scheme    canon.Scheme
@@ -82,7 +83,9 @@ func (c *conn) identify() *refusal {
 		return &refusal{status: 407, reason: "unknown_principal", detail: err.Error()}
 	}
 	if p != c.principal || c.principalID == "" {
+		c.leaveTally()
 		c.principal, c.principalID = p, p.ID()
+		c.tally = c.s.tallies.join(c.principalID)
 		c.bound.Store(nil)
 		c.agent = audit.Agent{
 			Identity: c.principalID, Namespace: p.Namespace, ServiceAccount: p.ServiceAccount,
@@ -90,6 +93,13 @@ func (c *conn) identify() *refusal {
 		}
 	}
 	return nil
+}
+
+func (c *conn) leaveTally() {
+	if c.tally != nil {
+		c.s.tallies.leave(c.principalID)
+		c.tally = nil
+	}
 }
 
 // count puts the connection into the gauge of its kind, once.

@@ -161,6 +161,7 @@ func (c *conn) release() {
 	if c.one != nil && c.one.cancel != nil {
 		c.one.cancel()
 	}
+	c.leaveTally()
 }
 
 // abort ends c and everything on it.

@@ -102,7 +102,10 @@ func (x *exchange) serve(ctx context.Context, parsed *refusal) (keep bool) {
 	defer x.giveBack()
 	why := parsed
 	if why == nil {
-		why = x.judge()
+		if why = x.enter(); why == nil {
+			defer x.c.tally.leave()
+			why = x.judge()
+		}
 	}
 	if why == nil {
 		x.c.begin(ctx, x)

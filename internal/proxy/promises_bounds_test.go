@@ -4,11 +4,13 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/arpitcoder/aegrail-engine/certs"
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
 	"github.com/arpitcoder/aegrail-engine/internal/enginetest"
 	"github.com/arpitcoder/aegrail-engine/internal/proxy"
@@ -175,6 +177,8 @@ func TestPromise07EverythingFromOutsideIsBounded(t *testing.T) {
 		}
 	})
 	t.Run("one agent's flood of refusals costs that agent only", refusalFlood)
+	t.Run("one agent's requests under way cost that agent only", exchangesUnderWay)
+	t.Run("one agent's names cost that agent only", namesOfOneAgent)
 	t.Run("one agent's rate costs that agent only", func(t *testing.T) {
 		e := enginetest.Start(t, &enginetest.Options{Agents: true, Policy: `
 - name: limited
@@ -274,5 +278,92 @@ func refusalFlood(t *testing.T) {
 	}
 	if counted < 100 {
 		t.Errorf("the records stand for %d refusals, there were 100", counted)
+	}
+}
+
+// exchangesUnderWay has one agent fill its places with a request over HTTP/1.1,
+// one over HTTP/2 and a tunnel.
+func exchangesUnderWay(t *testing.T) {
+	proceed := make(chan struct{})
+	e := enginetest.Start(t, &enginetest.Options{
+		Agents: true, Limits: proxy.Limits{ExchangesPerPrincipal: 3},
+		Policy: "- name: read\n  {{to \"allowed.test\"}}\n- name: pinned\n  {{to \"pinned.test\"}}\n  tls: passthrough\n",
+		Hosts: map[string]enginetest.Host{
+			"allowed.test": {Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/slow" {
+					<-proceed
+				}
+				w.WriteHeader(204)
+			})},
+			"pinned.test": {},
+		},
+	})
+	greedy, modest := e.ClientAs(t, "greedy"), e.ClientAs(t, "modest")
+	slow := make(chan int, 2)
+	for _, client := range []*http.Client{greedy, e.ClientH2As(t, "greedy")} {
+		go func() {
+			r, err := e.Try(t, client, "GET", "allowed.test", "/slow", "")
+			if err != nil {
+				t.Error(err)
+				r = new(enginetest.Reply)
+			}
+			slow <- r.Status
+		}()
+	}
+	tunnel := e.RawConnectAs(t, "greedy", "pinned.test")
+	if err := tunnel.StartTLS("pinned.test", &enginetest.TunnelOptions{Config: &tls.Config{RootCAs: e.Root.Pool}}); err != nil {
+		t.Fatal(err)
+	}
+	e.WantRecords(t, 3, enginetest.Fields{"event": "egress_allowed", "phase": "decision"})
+	r := e.Do(t, greedy, "GET", "allowed.test", "/more", "")
+	refused(t, "one more", r, 503, "too_many_exchanges")
+	if r.Header.Get("Retry-After") != "1" {
+		t.Errorf("Retry-After %q", r.Header.Get("Retry-After"))
+	}
+	e.WantRecord(t, enginetest.Fields{"event": "egress_denied", "reason": "too_many_exchanges", "path": "/more", "agent_identity": "greedy"})
+	refused(t, "one more over HTTP/2", e.Do(t, e.ClientH2As(t, "greedy"), "GET", "allowed.test", "/more", ""), 503, "too_many_exchanges")
+	second := e.RawConnectAs(t, "greedy", "pinned.test")
+	if err := second.StartTLS("pinned.test", &enginetest.TunnelOptions{Config: &tls.Config{RootCAs: e.Root.Pool}}); err == nil {
+		t.Error("one more tunnel was opened")
+	}
+	e.WantRecord(t, enginetest.Fields{"event": "egress_denied", "reason": "too_many_exchanges", "host": "pinned.test"})
+	if r := e.Do(t, modest, "GET", "allowed.test", "/", ""); r.Status != 204 {
+		t.Errorf("another agent: %d %q", r.Status, r.Reason())
+	}
+	close(proceed)
+	for range 2 {
+		if status := <-slow; status != 204 {
+			t.Errorf("a request within the limit: %d", status)
+		}
+	}
+	if !enginetest.Eventually(func() bool { return e.Do(t, greedy, "GET", "allowed.test", "/", "").Status == 204 }) {
+		t.Error("a place that became free is not given again")
+	}
+}
+
+// namesOfOneAgent has one agent use up its mints.
+func namesOfOneAgent(t *testing.T) {
+	e := enginetest.Start(t, &enginetest.Options{
+		Agents: true, Policy: "- name: read\n  {{to \"*.names.test\"}}\n",
+		Hosts: map[string]enginetest.Host{"a.names.test": {}, "b.names.test": {}, "c.names.test": {}},
+		Proxy: func(c *proxy.Config) {
+			var err error
+			if c.Leaves, err = certs.NewStore(c.Leaves.Authority(), certs.StoreOptions{MintBurst: 2, MintRate: 1e-9}); err != nil {
+				t.Error(err)
+			}
+		},
+	})
+	loud, quiet := e.ClientAs(t, "loud"), e.ClientAs(t, "quiet")
+	for _, host := range []string{"a.names.test", "b.names.test"} {
+		if r := e.Do(t, loud, "GET", host, "/", ""); r.Status != 200 {
+			t.Errorf("%s: %d %q", host, r.Status, r.Reason())
+		}
+	}
+	if r, err := e.Try(t, loud, "GET", "c.names.test", "/", ""); err == nil {
+		t.Errorf("a third name: %d, want no handshake", r.Status)
+	}
+	e.WantRecord(t, enginetest.Fields{"event": "egress_error", "reason": "leaf_not_minted", "host": "c.names.test", "agent_identity": "loud"})
+	if r := e.Do(t, quiet, "GET", "c.names.test", "/", ""); r.Status != 200 {
+		t.Errorf("another agent: %d %q", r.Status, r.Reason())
 	}
 }

@@ -35,6 +35,7 @@ type Server struct {
 	wg       sync.WaitGroup
 
 	bodies    bodyBudget
+	tallies   tallies
 	exchanges sync.Pool // of *exchange, for HTTP/2 streams
 }
 
@@ -53,6 +54,7 @@ func New(cfg Config) (*Server, error) {
 		byClient: make(map[netip.Addr]int),
 		h2conn:   newHandover(),
 		bodies:   bodyBudget{held: make(map[string]int64)},
+		tallies:  tallies{of: make(map[string]*tally)},
 	}
 	s.bodies.limit = s.limits.JudgedBytes
 	if s.now == nil {
@@ -112,6 +114,7 @@ func (s *Server) accept(ctx context.Context, ln net.Listener, serve func(*conn))
 		c := newConn(s, nc)
 		if !s.enter(c) {
 			c.overLimit()
+			c.release()
 			_ = nc.Close()
 			continue
 		}

@@ -71,7 +71,11 @@ type tunnel struct {
 // serveTunnel is exchange.serve for bytes that nobody reads: the same order of
 // decision, record, dial, and record of the end.
 func (x *exchange) serveTunnel(t *tunnel) {
-	why := x.judge()
+	why := x.enter()
+	if why == nil {
+		defer x.c.tally.leave()
+		why = x.judge()
+	}
 	if why == nil {
 		x.c.begin(context.Background(), x)
 		why = x.forwardTunnel(t)
