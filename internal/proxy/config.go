@@ -63,6 +63,7 @@ type Limits struct {
 	Streams               int           // concurrent HTTP/2 streams of a connection; 100
 	JudgedBytes           int64         // bodies that rules read, of one principal at once; 64 MiB
 	FrameBytes            int64         // largest WebSocket frame; 16 MiB
+	ClientLook            time.Duration // how old an exchange is when it is first asked, and then how often, if its client is there; 1 s
 }
 
 func (l Limits) withDefaults() Limits {
@@ -87,6 +88,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.BodyRead, 30*time.Second)
 	set(&l.WriteStall, 30*time.Second)
 	set(&l.TunnelIdle, 10*time.Minute)
+	set(&l.ClientLook, time.Second)
 	if l.JudgedBytes <= 0 {
 		l.JudgedBytes = 64 << 20
 	}

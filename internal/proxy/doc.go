@@ -25,5 +25,6 @@
 // One goroutine carries a client's HTTP/1 connection and borrows an upstream
 // connection for the time of an exchange. A second one exists only while a
 // body of unknown or large size is sent, or a WebSocket or a tunnel is open.
-// HTTP/2 is the standard library's server: a goroutine a stream.
+// HTTP/2 is the standard library's server: a goroutine a stream. One goroutine of
+// the Server looks, about once a second, for clients that have left (left.go).
 package proxy

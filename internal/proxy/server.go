@@ -70,6 +70,7 @@ func New(cfg Config) (*Server, error) {
 		// Serve returns when the hand-over is closed; it owns no listener of the system.
 		_ = s.h2.Serve(s.h2conn)
 	})
+	s.wg.Go(s.watchClients)
 	return s, nil
 }
 
