@@ -7,6 +7,8 @@
 //	go run . -only keep-alive -peers HAProxy
 //	                          rows and peers that match a regular expression
 //	go run . -floor           beside the least that a proxy in Go can do
+//	go run . -only 'keep-alive 1 KiB' -calls
+//	                          also system calls and wake-ups of each exchange
 //	go run . -also ./other    beside another build of the engine
 //	go run . -profile cpu.out a CPU profile of the engine under the first row
 //

@@ -46,6 +46,7 @@ func quickSizes() sizes {
 type lab struct {
 	size        sizes
 	only        *regexp.Regexp
+	calls       bool   // print what proxies ask of the kernel
 	dir         string // keys, configurations, audit logs; removed at the end
 	self        string // this program
 	cores       cores

@@ -70,6 +70,10 @@ func (l *lab) window(ctx context.Context, p *running, done *atomic.Int64, failed
 	if err := wait(l.size.warm); err != nil {
 		return 0, 0, err
 	}
+	asked, err := callsOf(p.pid())
+	if err != nil {
+		return 0, 0, err
+	}
 	before, err := cpuTime(p.pid())
 	n := done.Load()
 	if err != nil {
@@ -79,7 +83,13 @@ func (l *lab) window(ctx context.Context, p *running, done *atomic.Int64, failed
 		return 0, 0, err
 	}
 	after, err := cpuTime(p.pid())
-	return after - before, done.Load() - n, err
+	units := done.Load() - n
+	if l.calls && err == nil && units > 0 {
+		var now calls
+		now, err = callsOf(p.pid())
+		fmt.Fprintf(l.progress, "  %s: %s\n", p.name, now.perUnit(asked, units))
+	}
+	return after - before, units, err
 }
 
 // keepAlive is POSTs with size bytes each way over conns connections; the unit

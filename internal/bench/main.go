@@ -28,7 +28,7 @@ func main() {
 
 type options struct {
 	quick, noMicro bool
-	floor          bool
+	floor, calls   bool
 	only, out      string
 	profile        string
 	role, dir      string
@@ -56,6 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return nil
 	})
 	f.BoolVar(&o.floor, "floor", false, "also measure the least that a proxy in Go can do; only small bodies")
+	f.BoolVar(&o.calls, "calls", false, "also print what each proxy asks of the kernel for one unit of steady load")
 	f.StringVar(&o.role, "role", "", "be the peer `NAME`; the harness starts itself so")
 	f.StringVar(&o.dir, "dir", "", "with -role: where the keys are")
 	f.StringVar(&o.listen, "listen", "", "with -role: address to listen on")
@@ -98,7 +99,7 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 		return err
 	}
 	defer l.close()
-	l.only = only
+	l.only, l.calls = only, o.calls
 	if o.profile != "" {
 		return l.profile(ctx, o.profile)
 	}
