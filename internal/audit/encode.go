@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"hash"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,14 +50,23 @@ type encoder struct {
 	identity string // stands in for an unknown agent
 	hash     hash.Hash
 	scratch  [512]byte
+	stamp    stamp
 }
+
+// ordinary is more than a record takes whose fields are within their limits
+// and need no escapes, but for the path and the list of query keys: room for it
+// is made once, and not member by member.
+const ordinary = 2 << 10
 
 // appendRecord appends r as a line and moves c on to it. jump is what the wall
 // clock did beside the monotonic one since the record before.
 func (e *encoder) appendRecord(b []byte, c *chainState, r *Record, facts *engineFacts, at time.Time, jump time.Duration) []byte {
+	b = slices.Grow(b, ordinary)
 	start := len(b)
 	b = append(b, `{"agent_identity":"`...)
+	identityAt := len(b)
 	b = e.appendIdentity(b, r.Agent)
+	identityEnd := len(b)
 	b = append(b, `","budget":{},"event":"`...)
 	b = append(b, r.Event.String()...)
 	b = append(b, '"')
@@ -86,13 +96,13 @@ func (e *encoder) appendRecord(b []byte, c *chainState, r *Record, facts *engine
 		b = append(b, "null"...)
 	}
 	b = append(b, `,"principal":"`...)
-	b = e.appendIdentity(b, r.Agent)
+	b = append(b, b[identityAt:identityEnd]...)
 	b = append(b, '@')
 	b = append(b, e.session...)
 	b = append(b, `","session_id":"`...)
 	b = append(b, e.session...)
 	b = append(b, `","ts":"`...)
-	b = appendTime(b, at)
+	b = e.stamp.append(b, at)
 	b = append(b, `"}`...)
 
 	e.hash.Reset()
@@ -131,9 +141,7 @@ func (e *encoder) appendPayload(b []byte, r *Record, facts *engineFacts, seq uin
 	if facts != nil {
 		b = appendWhole(b, "checkpoint", facts.checkpoint)
 	}
-	if r.Client.IsValid() {
-		b = appendWord(b, "client_addr", r.Client.AppendTo(e.scratch[:0]))
-	}
+	b = e.appendAddr(b, "client_addr", r.Client)
 	b = appendInt(b, "clock_jump_ms", jump.Milliseconds(), false)
 	b = appendInt(b, "count", r.Count, false)
 	b = appendField(e, b, "detail", r.Detail, maxDetail)
@@ -199,9 +207,7 @@ func (e *encoder) appendPayload(b []byte, r *Record, facts *engineFacts, seq uin
 		b = append(b, '}')
 	}
 	b = appendTrue(b, "truncated", r.Truncated)
-	if r.Upstream.IsValid() {
-		b = appendWord(b, "upstream_addr", r.Upstream.AppendTo(e.scratch[:0]))
-	}
+	b = e.appendAddr(b, "upstream_addr", r.Upstream)
 	return appendWord(b, "upstream_proto", r.UpstreamProto)
 }
 
@@ -235,7 +241,10 @@ func (e *encoder) appendAgent(b []byte, a *Agent) []byte {
 // appendPath appends what the rule lets a record keep of the path.
 func (e *encoder) appendPath(b []byte, r *Record) []byte {
 	path := r.Path
-	if i := bytes.IndexAny(path, "?#"); i >= 0 {
+	if i := bytes.IndexByte(path, '?'); i >= 0 {
+		path = path[:i]
+	}
+	if i := bytes.IndexByte(path, '#'); i >= 0 {
 		path = path[:i]
 	}
 	switch r.PathForm {
@@ -277,13 +286,24 @@ func appendField[T string | []byte](e *encoder, b []byte, key string, v T, limit
 		return b
 	}
 	b = appendKey(b, key)
-	b = append(b, '"')
-	b = appendEscaped(b, v[:cutAt(v, limit)])
+	b = appendText(append(b, '"'), v[:cutAt(v, limit)])
 	b = append(b, '"')
 	if len(v) > limit {
 		b = appendSum(e, b, key, v)
 	}
 	return b
+}
+
+// appendAddr appends an address and port that is valid.
+func (e *encoder) appendAddr(b []byte, key string, a netip.AddrPort) []byte {
+	if !a.IsValid() {
+		return b
+	}
+	b = append(appendKey(b, key), '"')
+	if a.Addr().Zone() != "" { // which is text
+		return append(appendText(b, a.AppendTo(e.scratch[:0])), '"')
+	}
+	return append(a.AppendTo(b), '"')
 }
 
 // appendSum appends key_len and key_sha256 of v.
@@ -307,9 +327,7 @@ func appendWord[T string | []byte](b []byte, key string, v T) []byte {
 	if len(v) == 0 {
 		return b
 	}
-	b = appendKey(b, key)
-	b = append(b, '"')
-	b = appendEscaped(b, v[:cutAt(v, maxWord)])
+	b = appendText(append(appendKey(b, key), '"'), v[:cutAt(v, maxWord)])
 	return append(b, '"')
 }
 
@@ -370,8 +388,7 @@ func appendQueryKeys(b []byte, keys []string) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = append(b, '"')
-		b = appendEscaped(b, k[:cutAt(k, maxQueryKey)])
+		b = appendText(append(b, '"'), k[:cutAt(k, maxQueryKey)])
 		b = append(b, '"')
 	}
 	b = append(b, ']')
@@ -426,6 +443,28 @@ func appendTime(b []byte, t time.Time) []byte {
 	return append(appendTwo(b, ms%100), 'Z')
 }
 
+// stamp appends times that mostly are of one second: what was written of it is
+// kept.
+type stamp struct {
+	unix int64 // the second
+	text [len(timeLayout)]byte
+	set  bool
+}
+
+func (s *stamp) append(b []byte, t time.Time) []byte {
+	if unix := t.Unix(); !s.set || unix != s.unix {
+		appendTime(s.text[:0], t)
+		s.unix, s.set = unix, true
+	}
+	if y := s.text[0]; y == '9' || y == '0' { // maybe cut to what four digits hold
+		return appendTime(b, t)
+	}
+	ms := t.Nanosecond() / 1e6
+	b = append(b, s.text[:len("2006-01-02T15:04:05.")]...)
+	b = append(b, byte('0'+ms/100))
+	return append(appendTwo(b, ms%100), 'Z')
+}
+
 func appendTwo(b []byte, v int) []byte { return append(b, byte('0'+v/10), byte('0'+v%10)) }
 
 // cutAt returns how much of v to keep: at most limit bytes and no part of a
@@ -440,79 +479,4 @@ func cutAt[T string | []byte](v T, limit int) int {
 		}
 	}
 	return limit
-}
-
-// plain reports whether appendPlain can write s whole.
-func plain(s string) bool { return len(s) <= maxName && utf8.ValidString(s) }
-
-// appendPlain appends a string of the top level, without quotes. The library
-// validates those as Unicode, so what is not UTF-8 becomes U+FFFD here; the
-// payload has the bytes.
-func appendPlain(b []byte, s string) []byte {
-	s = s[:cutAt(s, maxName)]
-	if !utf8.ValidString(s) {
-		s = strings.ToValidUTF8(s, "\uFFFD")
-	}
-	return appendEscaped(b, s)
-}
-
-// appendEscaped appends s as Python's json.dumps writes it between the quotes,
-// with bytes that are not UTF-8 as errors="surrogateescape" reads them: byte
-// 0xNN becomes U+DCNN.
-func appendEscaped[T string | []byte](b []byte, s T) []byte {
-	start := 0
-	for i := 0; i < len(s); {
-		c := s[i]
-		if c < utf8.RuneSelf {
-			if c >= ' ' && c <= '~' && c != '"' && c != '\\' {
-				i++
-				continue
-			}
-			b = append(b, s[start:i]...)
-			b = appendEscape(b, c)
-			i++
-			start = i
-			continue
-		}
-		b = append(b, s[start:i]...)
-		r, size := utf8.DecodeRuneInString(string(s[i:min(i+utf8.UTFMax, len(s))]))
-		switch {
-		case r == utf8.RuneError && size == 1:
-			b = appendUnit(b, 0xdc00|uint16(c))
-		case r > 0xffff:
-			r -= 0x10000
-			b = appendUnit(b, 0xd800|uint16(r>>10))
-			b = appendUnit(b, 0xdc00|uint16(r&0x3ff))
-		default:
-			b = appendUnit(b, uint16(r))
-		}
-		i += size
-		start = i
-	}
-	return append(b, s[start:]...)
-}
-
-// appendEscape appends an ASCII character that cannot stand for itself.
-func appendEscape(b []byte, c byte) []byte {
-	switch c {
-	case '"', '\\':
-		return append(b, '\\', c)
-	case '\b':
-		return append(b, '\\', 'b')
-	case '\f':
-		return append(b, '\\', 'f')
-	case '\n':
-		return append(b, '\\', 'n')
-	case '\r':
-		return append(b, '\\', 'r')
-	case '\t':
-		return append(b, '\\', 't')
-	default:
-		return appendUnit(b, uint16(c))
-	}
-}
-
-// appendUnit appends one UTF-16 code unit as \uXXXX.
-func appendUnit(b []byte, u uint16) []byte {
-	return append(b, '\\', 'u', hexDigits[u>>12], hexDigits[u>>8&15], hexDigits[u>>4&15], hexDigits[u&15])
 }

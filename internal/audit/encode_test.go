@@ -280,6 +280,37 @@ func TestL11SecretsHaveNoPlace(t *testing.T) {
 	}
 }
 
+func TestOnlyBytesThatStandForThemselvesAreVerbatim(t *testing.T) {
+	for n := range 20 {
+		for at := range n {
+			for c := range 256 {
+				b := bytes.Repeat([]byte("~"), n)
+				b[at] = byte(c)
+				want := string(appendEscaped(nil, b)) == string(b)
+				if verbatim(b) != want {
+					t.Fatalf("byte %#x at %d of %d: %v", c, at, n, !want)
+				}
+			}
+		}
+	}
+}
+
+func TestAStampIsTheTimeInEverySecond(t *testing.T) {
+	var s stamp
+	for _, at := range []time.Time{
+		newClock().at, newClock().at.Add(876 * time.Millisecond), newClock().at.Add(877 * time.Millisecond), newClock().at,
+		{}, time.Unix(0, 0), time.Unix(-1, 999e6), time.Date(0, 12, 31, 23, 59, 59, 5e8, time.UTC),
+		time.Date(9999, 12, 31, 23, 59, 59, 5e8, time.UTC), time.Date(12026, 1, 1, 0, 0, 0, 5e6, time.UTC),
+		time.Date(9999, 12, 31, 23, 59, 59, 1e6, time.FixedZone("", -3600)),
+	} {
+		for range 2 {
+			if got, want := string(s.append(nil, at)), string(appendTime(nil, at)); got != want {
+				t.Errorf("%v: %s, want %s", at, got, want)
+			}
+		}
+	}
+}
+
 func TestYearsThatFourDigitsCannotHold(t *testing.T) {
 	for at, want := range map[time.Time]string{
 		time.Date(12026, 1, 1, 0, 0, 0, 0, time.UTC): "9999-12-31T23:59:59.999Z",
