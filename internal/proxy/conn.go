@@ -48,8 +48,9 @@ type conn struct {
 	one    *exchange // HTTP/1: the only exchange, reused
 	h1     h1client
 
-	mu     sync.Mutex
-	active map[*exchange]struct{} // what is under way
+	mu      sync.Mutex
+	busy    bool                   // one is under way
+	streams map[*exchange]struct{} // HTTP/2: what is under way
 }
 
 // boundView is the part of a policy set that is for this connection's principal.
@@ -371,7 +372,7 @@ func (c *conn) serveTransparentHTTP() {
 func (c *conn) closeIfIdle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.active) == 0 && !c.handedOver.Load() {
+	if !c.busy && len(c.streams) == 0 && !c.handedOver.Load() {
 		_ = c.tcp.SetReadDeadline(time.Unix(1, 0))
 	}
 }

@@ -35,14 +35,19 @@ func (c *conn) begin(ctx context.Context, x *exchange) {
 	case x != c.one:
 		x.ctx, x.cancel = context.WithCancel(ctx)
 	case x.ctx == nil || x.ctx.Err() != nil:
-		x.ctx, x.cancel = context.WithCancel(context.Background())
+		w := newWatched()
+		x.ctx, x.cancel = w, w.end
 	}
 	c.mu.Lock()
 	x.asked = append(x.asked[:0], x.req.Fields...)
-	if c.active == nil {
-		c.active = make(map[*exchange]struct{})
+	switch {
+	case x == c.one:
+		c.busy = true
+	case c.streams == nil:
+		c.streams = map[*exchange]struct{}{x: {}}
+	default:
+		c.streams[x] = struct{}{}
 	}
-	c.active[x] = struct{}{}
 	slow := x.rejudge()
 	c.mu.Unlock()
 	if slow != nil {
@@ -60,10 +65,83 @@ func (c *conn) permit(x *exchange) policy.Permit {
 // end takes x back.
 func (c *conn) end(x *exchange) {
 	c.mu.Lock()
-	delete(c.active, x)
+	if x == c.one {
+		c.busy = false
+	} else {
+		delete(c.streams, x)
+	}
 	c.mu.Unlock()
 	if x != c.one {
 		x.cancel()
+	}
+}
+
+// active yields what is under way, with c.mu held.
+func (c *conn) active(yield func(*exchange) bool) {
+	if c.busy && !yield(c.one) {
+		return
+	}
+	for x := range c.streams {
+		if !yield(x) {
+			return
+		}
+	}
+}
+
+// carries reports whether x is under way, with c.mu held.
+func (c *conn) carries(x *exchange) bool {
+	if x == c.one {
+		return c.busy
+	}
+	_, ok := c.streams[x]
+	return ok
+}
+
+// watched is the context of one exchange after the other on an HTTP/1
+// connection: an upstream.Watched.
+type watched struct {
+	context.Context
+	cancel context.CancelFunc
+	unset  func() bool // unwatch, made once
+
+	mu sync.Mutex
+	f  func() // told of the end; nil: nobody, or it was
+}
+
+func newWatched() *watched {
+	w := new(watched)
+	w.Context, w.cancel = context.WithCancel(context.Background())
+	w.unset = w.unwatch
+	return w
+}
+
+// Watch implements upstream.Watched.
+func (w *watched) Watch(f func()) (stop func() bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.f != nil || w.Err() != nil {
+		return context.AfterFunc(w.Context, f)
+	}
+	w.f = f
+	return w.unset
+}
+
+func (w *watched) unwatch() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	kept := w.f != nil
+	w.f = nil
+	return kept
+}
+
+// end is the context's CancelFunc.
+func (w *watched) end() {
+	w.cancel()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.f != nil {
+		go w.f()
+		w.f = nil
 	}
 }
 
@@ -108,7 +186,7 @@ func (j *judgement) judge() {
 func (j *judgement) cut() {
 	j.c.mu.Lock()
 	defer j.c.mu.Unlock()
-	if _, ok := j.c.active[j.x]; ok && j.x.req.ID() == j.req.ID() {
+	if j.c.carries(j.x) && j.x.req.ID() == j.req.ID() {
 		j.x.cutNow()
 	}
 }

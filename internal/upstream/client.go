@@ -178,6 +178,14 @@ type SendOptions struct {
 	OnInterim func(status int, fields []http1.Field) error
 }
 
+// Watched is a context for Send whose end can be waited for without an
+// allocation for each exchange, which context.AfterFunc makes.
+type Watched interface {
+	context.Context
+	// Watch is context.AfterFunc, for one function at a time.
+	Watch(f func()) (stop func() bool)
+}
+
 // Send sends req and returns the head of its answer. The caller must Close
 // the Response, once. An error is always an *Error; the connection that it came
 // from is closed and o.Body is no longer in use.

@@ -162,7 +162,9 @@ func (c *conn) begin(ctx context.Context, p policy.Permit, req *canon.Request) {
 		c.idleFor = c.client.conf.StreamIdleTimeout
 	}
 	c.method = append(c.method[:0], req.Method...)
-	if ctx.Done() != nil {
+	if w, ok := ctx.(Watched); ok {
+		c.stop = w.Watch(c.cutf)
+	} else if ctx.Done() != nil {
 		c.stop = context.AfterFunc(ctx, c.cutf)
 	}
 }
