@@ -78,7 +78,7 @@ func newEngine(p engineParts) (_ *engine, err error) {
 	counters.CALoaded(p.authority.NotAfter())
 	e.proxy, err = proxy.New(proxy.Config{
 		Policy: e.policy, Log: p.log, Leaves: leaves, Upstream: client, Quota: quotas,
-		Identify: identity.Fixed(p.agent), Metrics: e.metrics, Logger: p.logger, DigestKey: p.digests, Now: time.Now,
+		Identify: identity.Fixed(p.agent), Metrics: e.metrics, Logger: p.logger, DigestKey: p.digests,
 	})
 	if err != nil {
 		return nil, err

@@ -80,7 +80,7 @@ func (p *hotPath) run(tb testing.TB, wire []byte) {
 		tb.Fatal(err)
 	}
 	x := p.x
-	x.reset(x.c, nil)
+	x.reset(x.c, nil, x.s.now())
 	p.id++
 	if err := x.req.FromHTTP1(p.id, p.in, &p.head); err != nil {
 		tb.Fatal(err)

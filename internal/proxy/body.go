@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -32,7 +31,7 @@ var pieces = sync.Pool{New: func() any { b := make([]byte, h2Piece); return &b }
 type body struct {
 	now     func() time.Time
 	hash    *digest.Hash
-	conn    net.Conn      // HTTP/1: where deadlines are set
+	conn    *deadlines    // HTTP/1: where they are set
 	h1      *http1.Body   // HTTP/1 source, or nil
 	h2      *http.Request // HTTP/2 source, or nil
 	h2ctl   *http.ResponseController
@@ -42,7 +41,7 @@ type body struct {
 	known   int64        // declared length, -1 unknown, 0 none
 	stall   time.Duration
 	fixed   time.Time // deadline of the whole, for a judged body
-	started time.Time
+	started time.Time // when the first was waited for
 	got     int64
 	ended   bool
 	err     error
@@ -98,9 +97,6 @@ func (b *body) Next() ([]byte, error) {
 }
 
 func (b *body) read() ([]byte, error) {
-	if b.started.IsZero() {
-		b.started = b.now()
-	}
 	b.deadline()
 	if b.h1 != nil {
 		return b.h1.Next()
@@ -120,7 +116,11 @@ func (b *body) deadline() {
 	}
 	at := b.fixed
 	if at.IsZero() {
-		at = b.now().Add(b.stall)
+		now := b.now()
+		if b.started.IsZero() {
+			b.started = now
+		}
+		at = now.Add(b.stall)
 		if b.known > 0 {
 			if slowest := b.started.Add(bodyGrace + time.Duration(b.got/minBodyRate)*time.Second); slowest.Before(at) {
 				at = slowest
@@ -130,7 +130,7 @@ func (b *body) deadline() {
 		}
 	}
 	if b.conn != nil {
-		_ = b.conn.SetReadDeadline(at)
+		b.conn.readUntil(at)
 	} else if b.h2ctl != nil {
 		_ = b.h2ctl.SetReadDeadline(at)
 	}
@@ -155,7 +155,7 @@ func (b *body) Trailers() []http1.Field {
 func (b *body) Abort() {
 	b.aborted.Store(true)
 	if b.conn != nil {
-		_ = b.conn.SetReadDeadline(time.Unix(1, 0))
+		b.conn.stopRead()
 	} else if b.h2ctl != nil {
 		_ = b.h2ctl.SetReadDeadline(time.Unix(1, 0))
 	}

@@ -44,11 +44,12 @@ type Config struct {
 	DigestKey digest.Keyed     // optional: HMAC instead of plain SHA-256
 	Limits    Limits           // optional: zero fields take their defaults
 	Curves    []tls.CurveID    // optional: key agreement offered to clients; nil is Go's default
-	Now       func() time.Time // optional: time.Now
+	Now       func() time.Time // optional: for deadlines and durations; by the monotonic clock
 }
 
 // Limits bound what a client can hold. Zero fields take the default that
-// stands beside them.
+// stands beside them. Idle and WriteStall, over HTTP/1, are what a client is
+// given at least, and half as much again at most.
 type Limits struct {
 	Connections           int           // open client connections in all; 16384
 	ConnectionsPerClient  int           // … of one address; 4096

@@ -22,8 +22,8 @@ var noDeadline time.Time
 // conn is one client connection. Its fields are owned by the goroutine that
 // serves it, but for those under mu.
 type conn struct {
-	s    *Server
-	tcp  net.Conn
+	s *Server
+	deadlines
 	wire wire
 	flow intake.Flow
 
@@ -44,6 +44,7 @@ type conn struct {
 	open interface{ Dec() } // the gauge that counts this connection; nil until its kind is known
 
 	reader http1.Reader
+	at     time.Time // of the latest look at the clock, before or after a request
 	head   http1.RequestHead
 	one    *exchange // HTTP/1: the only exchange, reused
 	h1     h1client
@@ -60,7 +61,7 @@ type boundView struct {
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
-	c := &conn{s: s, tcp: nc, flow: intake.NewFlow(nc)}
+	c := &conn{s: s, deadlines: deadlines{tcp: nc}, flow: intake.NewFlow(nc)}
 	c.wire = wire{Conn: nc, owner: c}
 	return c
 }
@@ -124,7 +125,7 @@ func (c *conn) overLimit() {
 // serveForward carries a connection of the forward-proxy port: absolute-form
 // requests until a CONNECT makes a tunnel of it.
 func (c *conn) serveForward() {
-	c.reader.Reset(c.tcp)
+	c.reader.Reset(&c.wire)
 	defer c.reader.Release()
 	c.scheme = canon.HTTP
 	for {
@@ -153,7 +154,10 @@ func (c *conn) serveForward() {
 // nextHead reads the next request head into c.head. It answers and records
 // what is no head, and returns false when the connection is at its end.
 func (c *conn) nextHead(rw net.Conn) bool {
-	_ = c.tcp.SetReadDeadline(c.s.now().Add(c.s.limits.Idle))
+	if c.at.IsZero() {
+		c.at = c.s.now()
+	}
+	c.allowRead(c.at, c.s.limits.Idle)
 	if c.s.draining.Load() {
 		return false
 	}
@@ -161,8 +165,13 @@ func (c *conn) nextHead(rw net.Conn) bool {
 		c.leftWithAlert(err)
 		return false
 	}
-	_ = c.tcp.SetReadDeadline(c.s.now().Add(c.s.limits.Head))
+	c.at = c.s.now()
+	c.wire.headBy = c.at.Add(c.s.limits.Head)
 	err := c.reader.ReadRequest(&c.head)
+	if c.wire.headBy.IsZero() { // it did not come in one piece
+		c.at = c.s.now()
+	}
+	c.wire.headBy = noDeadline
 	if err == nil {
 		return true
 	}
@@ -261,7 +270,7 @@ func (c *conn) serveTunnel(v policy.HostVerdict) {
 		c.scheme = canon.HTTP
 		c.flow.TLS = false
 		c.wire.sniff = false
-		_ = c.tcp.SetDeadline(noDeadline)
+		c.noDeadlines()
 		c.serveHTTP1(&c.wire)
 		return
 	}
@@ -322,7 +331,7 @@ func (c *conn) serveTransparent() {
 	switch {
 	case errors.Is(err, intake.ErrNotTLS):
 		c.scheme = canon.HTTP
-		_ = c.tcp.SetDeadline(noDeadline)
+		c.noDeadlines()
 		c.serveTransparentHTTP()
 		return
 	case err != nil:
@@ -366,13 +375,5 @@ func (c *conn) serveTransparentHTTP() {
 		if !c.exchangeHTTP1(&c.wire) {
 			return
 		}
-	}
-}
-
-func (c *conn) closeIfIdle() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.busy && len(c.streams) == 0 && !c.handedOver.Load() {
-		_ = c.tcp.SetReadDeadline(time.Unix(1, 0))
 	}
 }

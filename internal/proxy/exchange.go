@@ -57,7 +57,8 @@ type exchange struct {
 	respSum  [digest.Size]byte
 	send     upstream.SendOptions
 
-	start     time.Time
+	start     time.Time     // the head was read
+	at        time.Time     // of the latest look at the clock
 	decided   time.Duration // head read to decision committed
 	sent      time.Duration // decision committed to response head
 	recorded  bool          // an allowing decision is in the log
@@ -78,8 +79,8 @@ func newExchange(s *Server) *exchange {
 	return x
 }
 
-// reset prepares x for a request of c.
-func (x *exchange) reset(c *conn, cl client) {
+// reset prepares x for a request of c whose head was read at start.
+func (x *exchange) reset(c *conn, cl client, start time.Time) {
 	x.c, x.client = c, cl
 	x.decision = policy.Decision{}
 	x.judged, x.view = nil, nil // not the view of the request before
@@ -89,7 +90,13 @@ func (x *exchange) reset(c *conn, cl client) {
 	x.recorded, x.completed, x.whole = false, false, false
 	x.decided, x.sent = 0, 0
 	x.cut.Store(false)
-	x.start = x.s.now()
+	x.start, x.at = start, start
+}
+
+// look reads the clock.
+func (x *exchange) look() time.Time {
+	x.at = x.s.now()
+	return x.at
 }
 
 // serve carries the request to its end and reports whether the connection may
@@ -217,11 +224,11 @@ func (x *exchange) forward() *refusal {
 		if err != nil {
 			return unrecorded(err)
 		}
-		before := x.s.now()
+		before := x.at
 		x.send.Principal = x.c.principalID
 		x.send.Body = x.body.forUpstream()
 		resp, err := x.s.cfg.Upstream.Send(x.ctx, permit, receipt, &x.req, &x.send)
-		x.sent = x.s.now().Sub(before)
+		x.sent = x.look().Sub(before)
 		if err == nil {
 			return x.answer(resp)
 		}

@@ -101,7 +101,7 @@ func (c *conn) terminate() (*tls.Conn, *refusal) {
 		}
 		return nil, why
 	}
-	_ = c.tcp.SetDeadline(noDeadline)
+	c.noDeadlines()
 	st := tc.ConnectionState()
 	outcome := metrics.HandshakeFull
 	if st.DidResume {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/arpitcoder/aegrail-engine/internal/canon"
 	"github.com/arpitcoder/aegrail-engine/internal/http1"
@@ -49,14 +50,14 @@ func (c *conn) exchangeHTTP1(rw net.Conn) bool {
 	x := c.exchange()
 	cl := &c.h1
 	*cl = h1client{c: c, w: rw, head: &c.head, keep: c.head.KeepAlive}
-	x.reset(c, cl)
+	x.reset(c, cl, c.at)
 	parsed := asRefusal(x.req.FromHTTP1(c.s.ids.Add(1), c.inbound(), &c.head))
 
 	b := &x.body
 	b.reset(c.s, x.reqHash)
 	b.present = c.head.Framing != http1.NoBody
 	if b.present {
-		b.conn = c.tcp
+		b.conn = &c.deadlines
 		b.h1 = c.reader.Body(c.head.Framing, c.head.Length)
 		b.known = c.head.Length
 		if c.head.ExpectContinue {
@@ -64,6 +65,10 @@ func (c *conn) exchangeHTTP1(rw net.Conn) bool {
 		}
 	}
 	keep := x.serve(context.Background(), parsed)
+	c.at = x.at
+	if b.aborted.Load() {
+		c.readBy = noDeadline // another goroutine has moved it
+	}
 	c.cutShort = !keep && cl.wrote && !x.whole
 	if keep && !x.body.done() {
 		c.lingers(rw) // the client may still be sending what the origin did not want
@@ -109,13 +114,19 @@ func (cl *h1client) final(x *exchange, resp *upstream.Response) (unread bool) {
 	return waited
 }
 
+// deadline is for what is written before the answer, which two goroutines do.
 func (cl *h1client) deadline() {
-	_ = cl.c.tcp.SetWriteDeadline(cl.c.s.now().Add(cl.c.s.limits.WriteStall))
+	stall := cl.c.s.limits.WriteStall
+	_ = cl.c.tcp.SetWriteDeadline(cl.c.s.now().Add(stall + stall/2)) // no earlier than writeBy
 }
 
-func (cl *h1client) write(p []byte) error {
+// write writes a part of the answer.
+func (cl *h1client) write(p []byte) error { return cl.writeAt(cl.c.s.now(), p) }
+
+// writeAt is write for who has just looked at the clock.
+func (cl *h1client) writeAt(now time.Time, p []byte) error {
 	cl.wrote = true
-	cl.deadline()
+	cl.c.allowWrite(now, cl.c.s.limits.WriteStall)
 	tc, ok := cl.w.(*tls.Conn)
 	if !ok || len(p) <= outSize {
 		_, err := cl.w.Write(p)
@@ -180,7 +191,7 @@ func (cl *h1client) relay(x *exchange, resp *upstream.Response) *refusal {
 		out = http1.AppendLastChunk(out, resp.Trailers())
 	}
 	if len(out) > 0 {
-		if err := cl.write(out); err != nil {
+		if err := cl.writeAt(x.at, out); err != nil {
 			cl.keep = false
 		}
 	}

@@ -67,7 +67,7 @@ func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 	}
 	x, _ := s.exchanges.Get().(*exchange)
 	cl := &h2client{s: s, w: w, r: r, ctl: http.NewResponseController(w)}
-	x.reset(c, cl)
+	x.reset(c, cl, s.now())
 	parsed := asRefusal(x.req.FromHTTP2(s.ids.Add(1), c.inbound(), r))
 	b := &x.body
 	b.reset(s, x.reqHash)

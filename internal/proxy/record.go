@@ -75,7 +75,7 @@ func (x *exchange) recordDecision(attempt int) (audit.Receipt, error) {
 		return audit.Receipt{}, err
 	}
 	x.recorded = true
-	x.decided = x.s.now().Sub(x.start)
+	x.decided = x.look().Sub(x.start)
 	return receipt, nil
 }
 
@@ -85,7 +85,7 @@ func (x *exchange) recordDenial(why *refusal) *refusal {
 	x.fill()
 	x.rec.Phase = audit.PhaseDecision
 	x.refused(why)
-	x.decided = x.s.now().Sub(x.start)
+	x.decided = x.look().Sub(x.start)
 	x.rec.DecisionTime = x.decided
 	err := x.s.cfg.Log.Refuse(&x.rec)
 	x.s.cfg.Metrics.Observe(&x.rec)
@@ -135,7 +135,7 @@ func (x *exchange) fillEnd() {
 	rec.RequestSHA256 = x.reqHash.Sum(x.reqSum[:0])
 	rec.ResponseSHA256 = x.respHash.Sum(x.respSum[:0])
 	rec.DigestKeyID = x.s.cfg.DigestKey.KeyID
-	rec.Duration = x.s.now().Sub(x.start)
+	rec.Duration = x.look().Sub(x.start)
 	rec.DecisionTime = x.decided
 	rec.UpstreamTime = x.sent
 	rec.AddedTime = x.decided
@@ -167,7 +167,7 @@ func (c *conn) refuseHead(w writer, why *refusal) {
 	}
 	cl := h1client{c: c, w: w, head: &c.head}
 	x := c.exchange()
-	x.reset(c, &cl)
+	x.reset(c, &cl, c.s.now())
 	x.req = canon.Request{}
 	cl.refuse(x, why)
 }

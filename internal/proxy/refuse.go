@@ -302,7 +302,7 @@ func mustJSON(v any) []byte {
 func (c *conn) refuseConnect(why *refusal) {
 	why = c.recordRefusal(why)
 	x := c.exchange()
-	x.reset(c, nil)
+	x.reset(c, nil, c.s.now())
 	x.req = canon.Request{}
 	a := x.refusalAnswer(why)
 	out := append([]byte("HTTP/1.1 "), strconv.Itoa(a.status)...)

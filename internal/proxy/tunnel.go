@@ -48,7 +48,7 @@ func (c *conn) spliceTunnel(hello *intake.Hello) {
 	x := c.exchange()
 	t := &tunnel{c: c, early: c.wire.early}
 	c.wire.early = nil
-	x.reset(c, nil)
+	x.reset(c, nil, c.s.now())
 	x.body.reset(c.s, x.reqHash)
 	x.req.FromTunnel(c.s.ids.Add(1), c.authority)
 	c.scheme = canon.Tunnel
@@ -118,7 +118,7 @@ func (x *exchange) recordTunnelEnd(t *tunnel, why *refusal) {
 	rec := &x.rec
 	rec.Phase, rec.Event = audit.PhaseComplete, audit.EgressAllowed
 	rec.RequestBytes, rec.ResponseBytes = t.moved[0].Load(), t.moved[1].Load()
-	rec.Duration = x.s.now().Sub(x.start)
+	rec.Duration = x.look().Sub(x.start)
 	if why != nil {
 		setRefusal(rec, why)
 	}

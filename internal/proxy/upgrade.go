@@ -231,9 +231,10 @@ func (h *half) run() error {
 // deadline bounds the next read. A late call cannot undo the end: ending is
 // looked at after the deadline is set.
 func (h *half) deadline() {
-	_ = h.src.SetReadDeadline(h.w.s.now().Add(h.w.idle))
+	now := h.w.s.now()
+	_ = h.src.SetReadDeadline(now.Add(h.w.idle))
 	if h.w.ending.Load() {
-		_ = h.src.SetReadDeadline(time.Unix(0, h.w.closeBy.Load()))
+		_ = h.src.SetReadDeadline(now.Add(time.Duration(h.w.closeBy.Load() - now.UnixNano())))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"time"
 )
 
 // recordHandshake is the ContentType that every TLS connection begins with
@@ -21,6 +22,9 @@ type wire struct {
 	owner *conn
 	early []byte
 	sniff bool // the next Read is the first of what should be a handshake
+	// headBy is until when a head must be whole. A Read that has to wait for more
+	// of it sets that deadline and forgets it here.
+	headBy time.Time
 
 	mu   sync.Mutex // orders a held write with a KeyUpdate answered by Read
 	held *[]byte    // what is kept back; nil but between cork and uncork
@@ -40,6 +44,10 @@ func (w *wire) Read(p []byte) (int, error) {
 			w.early = nil
 		}
 		return n, nil
+	}
+	if !w.headBy.IsZero() {
+		w.owner.readUntil(w.headBy)
+		w.headBy = noDeadline
 	}
 	n, err := w.Conn.Read(p)
 	if w.sniff && n > 0 {

@@ -122,7 +122,7 @@ func (c *conn) surplus() bool {
 // allowRead gives the next read d, and at most half as much again: deadlines are
 // moved only when they have come that much nearer.
 func (c *conn) allowRead(d time.Duration) {
-	now := time.Now()
+	now := c.client.pool.now()
 	if left := c.readBy.Sub(now); left < d || left > 2*d {
 		c.readBy = now.Add(d + d/2)
 		_ = c.w.SetReadDeadline(c.readBy)
@@ -130,7 +130,7 @@ func (c *conn) allowRead(d time.Duration) {
 }
 
 func (c *conn) allowWrite(d time.Duration) {
-	now := time.Now()
+	now := c.client.pool.now()
 	if left := c.writeBy.Sub(now); left < d || left > 2*d {
 		c.writeBy = now.Add(d + d/2)
 		_ = c.w.SetWriteDeadline(c.writeBy)
