@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,7 +46,7 @@ func auditVerifyCommand(w *world) *cobra.Command {
 func auditShowCommand(w *world) *cobra.Command {
 	var raw, asJSON bool
 	var filter audit.Filter
-	var since string
+	var since, until, seq string
 	c := &cobra.Command{
 		Use:   "show FILE…",
 		Short: "Print the records of a log",
@@ -60,14 +62,12 @@ func auditShowCommand(w *world) *cobra.Command {
 			case asJSON:
 				o.Format = audit.JSON
 			}
-			if since != "" {
-				at, err := parseSince(since, time.Now())
-				if err != nil {
-					return badInput(err)
-				}
-				o.Filter.Since = at
+			err := errors.Join(parseWhen("--since", since, &o.Filter.Since), parseWhen("--until", until, &o.Filter.Until),
+				parseSeq(seq, &o.Filter))
+			if err == nil {
+				err = o.Filter.Check()
 			}
-			if err := o.Filter.Check(); err != nil {
+			if err != nil {
 				return badInput(err)
 			}
 			for _, name := range args {
@@ -87,6 +87,8 @@ func auditShowCommand(w *world) *cobra.Command {
 	f.StringVar(&filter.Reason, "reason", "", "only `REASON`")
 	f.StringVar(&filter.Agent, "agent", "", "only the agent `NAME`, namespace, or namespace/serviceaccount")
 	f.StringVar(&since, "since", "", "only from `TIME` on: RFC 3339, or how long ago (90m, 24h)")
+	f.StringVar(&until, "until", "", "only before `TIME`, likewise")
+	f.StringVar(&seq, "seq", "", "only record `N`, or those from N to M: 42 or 40-60")
 	return c
 }
 
@@ -94,7 +96,7 @@ func showFile(w *world, name string, o audit.ShowOptions) error {
 	if name == "-" {
 		return audit.Show(w.stdout, os.Stdin, o)
 	}
-	f, err := os.Open(name)
+	f, err := audit.OpenFile(name)
 	if err != nil {
 		return badInput(fmt.Errorf("reading the log: %w", err))
 	}
@@ -102,14 +104,37 @@ func showFile(w *world, name string, o audit.ShowOptions) error {
 	return audit.Show(w.stdout, f, o)
 }
 
-// parseSince reads a time, or a duration before now.
-func parseSince(s string, now time.Time) (time.Time, error) {
+// parseWhen reads a time, or a duration before now, into at. "" leaves it alone.
+func parseWhen(flag, s string, at *time.Time) error {
+	if s == "" {
+		return nil
+	}
 	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
-		return now.Add(-d), nil
+		*at = time.Now().Add(-d)
+		return nil
 	}
-	at, err := time.Parse(time.RFC3339, s)
+	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("--since %q: want a time like 2026-05-15T09:42:00Z, or how long ago, like 90m", s)
+		return fmt.Errorf("%s %q: want a time like 2026-05-15T09:42:00Z, or how long ago, like 90m", flag, s)
 	}
-	return at, nil
+	*at = t
+	return nil
+}
+
+// parseSeq reads N or N-M into f. "" leaves it alone.
+func parseSeq(s string, f *audit.Filter) error {
+	if s == "" {
+		return nil
+	}
+	from, to, isRange := strings.Cut(s, "-")
+	if !isRange {
+		to = from
+	}
+	var errs [2]error
+	f.FromSeq, errs[0] = strconv.ParseUint(from, 10, 64)
+	f.ToSeq, errs[1] = strconv.ParseUint(to, 10, 64)
+	if errors.Join(errs[:]...) != nil || f.FromSeq == 0 || f.ToSeq == 0 {
+		return fmt.Errorf("--seq %q: want the number of a record, from 1, or two of them, like 40-60", s)
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -29,15 +30,26 @@ type Filter struct {
 	Reason  string    // exact
 	Agent   string    // agent_identity, claimed, namespace, or namespace/service_account
 	Since   time.Time // ts at or after; records whose ts cannot be read are left out
+	Until   time.Time // ts before; likewise
+	FromSeq uint64    // payload.seq at least; records without one are left out
+	ToSeq   uint64    // payload.seq at most; likewise
 }
 
 // Check reports a filter that can match nothing.
 func (f *Filter) Check() error {
 	switch f.Verdict {
 	case "", "allowed", "denied", "error":
-		return nil
+	default:
+		return fmt.Errorf("verdict %q: use allowed, denied or error", f.Verdict)
 	}
-	return fmt.Errorf("verdict %q: use allowed, denied or error", f.Verdict)
+	switch {
+	case !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until):
+		return fmt.Errorf("nothing is both since %s and before %s: the first must be the earlier",
+			f.Since.Format(time.RFC3339), f.Until.Format(time.RFC3339))
+	case f.ToSeq != 0 && f.FromSeq > f.ToSeq:
+		return fmt.Errorf("seq %d-%d: the first number must be the smaller", f.FromSeq, f.ToSeq)
+	}
+	return nil
 }
 
 // Match reports whether e is selected.
@@ -47,7 +59,18 @@ func (f *Filter) Match(e *Entry) bool {
 		(f.Rule == "" || e.Rule == f.Rule) &&
 		(f.Reason == "" || e.Reason == f.Reason) &&
 		(f.Agent == "" || matchAgent(f.Agent, e)) &&
-		(f.Since.IsZero() || !e.Time.IsZero() && !e.Time.Before(f.Since))
+		(f.Since.IsZero() || !e.Time.IsZero() && !e.Time.Before(f.Since)) &&
+		(f.Until.IsZero() || !e.Time.IsZero() && e.Time.Before(f.Until)) &&
+		e.Seq >= f.FromSeq && (f.ToSeq == 0 || e.Seq != 0 && e.Seq <= f.ToSeq)
+}
+
+// stop returns errStop where no record behind e can match, since seq rises from
+// record to record: one record out of a gigabyte is found without its rest.
+func (f *Filter) stop(e *Entry) error {
+	if f.ToSeq != 0 && e.Seq >= f.ToSeq {
+		return errStop
+	}
+	return nil
 }
 
 func matchHost(want, host string) bool {
@@ -78,7 +101,7 @@ func Show(w io.Writer, r io.Reader, o ShowOptions) error {
 	bw := bufio.NewWriter(w)
 	err := Read(r, func(e *Entry) error {
 		if !o.Filter.Match(e) {
-			return nil
+			return o.Filter.stop(e)
 		}
 		line := e.Raw
 		switch o.Format {
@@ -92,8 +115,14 @@ func Show(w io.Writer, r io.Reader, o ShowOptions) error {
 		case Raw:
 		}
 		_, _ = bw.Write(line) // a failed write shows in WriteByte, and in Flush
-		return bw.WriteByte('\n')
+		if err := bw.WriteByte('\n'); err != nil {
+			return err
+		}
+		return o.Filter.stop(e)
 	})
+	if errors.Is(err, errStop) {
+		err = nil
+	}
 	if ferr := bw.Flush(); err == nil {
 		err = ferr
 	}

@@ -60,6 +60,15 @@ func TestFiltersSelectRecords(t *testing.T) {
 		{Filter{Agent: "bot"}, 0},
 		{Filter{Since: newClock().at.Add(time.Minute)}, 3},
 		{Filter{Since: newClock().at.Add(time.Minute), Verdict: "allowed"}, 0},
+		{Filter{Until: newClock().at.Add(time.Minute)}, 3},
+		{Filter{Until: newClock().at}, 0},
+		{Filter{Since: newClock().at, Until: newClock().at.Add(time.Nanosecond)}, 3},
+		{Filter{FromSeq: 2, ToSeq: 2}, 1},
+		{Filter{FromSeq: 2, ToSeq: 4}, 3},
+		{Filter{FromSeq: 5}, 2},
+		{Filter{ToSeq: 1}, 1},
+		{Filter{FromSeq: 7}, 0},
+		{Filter{FromSeq: 1, ToSeq: 9, Verdict: "denied"}, 1},
 	} {
 		if got := strings.Count(show(t, log, ShowOptions{Format: Raw, Filter: row.f}), "\n"); got != row.want {
 			t.Errorf("%+v: %d records, want %d", row.f, got, row.want)
@@ -67,6 +76,23 @@ func TestFiltersSelectRecords(t *testing.T) {
 	}
 	err := Show(&bytes.Buffer{}, bytes.NewReader(log), ShowOptions{Filter: Filter{Verdict: "deny"}})
 	wantErr(t, err, "allowed, denied or error")
+	err = (&Filter{Since: newClock().at, Until: newClock().at}).Check()
+	wantErr(t, err, "the first must be the earlier")
+	err = (&Filter{FromSeq: 3, ToSeq: 2}).Check()
+	wantErr(t, err, "seq 3-2", "the smaller")
+}
+
+func TestARecordIsFoundWithoutReadingOn(t *testing.T) {
+	log := append(shownLog(t), "damage behind it\n"...)
+	got := show(t, log, ShowOptions{Format: Raw, Filter: Filter{FromSeq: 2, ToSeq: 2}})
+	if lines := strings.SplitAfter(string(log), "\n"); got != lines[1] {
+		t.Fatalf("got %q, want %q", got, lines[1])
+	}
+	err := Show(&bytes.Buffer{}, bytes.NewReader(log), ShowOptions{Filter: Filter{FromSeq: 7, ToSeq: 7}})
+	wantErr(t, err, "line 7")
+	if got := show(t, []byte(record("s", `"host":"x"`, "null")+"\n"), ShowOptions{Filter: Filter{ToSeq: 3}}); got != "" {
+		t.Fatalf("a record without seq is between numbers: %q", got)
+	}
 }
 
 func TestRawIsTheFileAndJSONIsJSON(t *testing.T) {
