@@ -83,6 +83,7 @@ func rows() map[string]row {
 		"internal/digest":     {},
 		"internal/checkpoint": {modules: []string{xMod}},
 		"internal/audit":      {ours: []string{"internal/checkpoint"}},
+		"internal/report":     {ours: []string{"internal/audit", policyTypes}},
 		"internal/metrics":    {ours: []string{"internal/audit"}, modules: []string{prometheus}, tests: []string{promModel}},
 		"internal/trustenv":   {},
 		"internal/proxy": {

@@ -14,8 +14,8 @@ import (
 )
 
 func auditCommand(w *world) *cobra.Command {
-	return group(&cobra.Command{Use: "audit", Short: "Verify and show an audit log"},
-		auditVerifyCommand(w), auditShowCommand(w))
+	return group(&cobra.Command{Use: "audit", Short: "Verify, show and report on an audit log"},
+		auditVerifyCommand(w), auditShowCommand(w), auditReportCommand(w))
 }
 
 func auditVerifyCommand(w *world) *cobra.Command {

@@ -1,0 +1,385 @@
+package report
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
+	"github.com/arpitcoder/aegrail-engine/internal/audit"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// bot is an agent that Kubernetes vouches for.
+func bot() members {
+	return members{"agent": members{"namespace": "support", "service_account": "bot", "pod": "bot-1"}, "policy": "support", "policy_revision": "sha256:0123456789ab"}
+}
+
+// smallLog has one of everything.
+func smallLog(t *testing.T) *logBuilder {
+	l := newLog(t)
+	l.start("sess_1778838131123_0123456789abcdef", "sha256:0123456789ab")
+	l.agent = "support/bot"
+	chat := with(bot(), members{"host": "api.openai.com", "method": "POST", "path": "/v1/chat/completions", "rule": "chat"})
+	l.user = "alice@example.com"
+	l.request(chat, members{"duration_ms": 1834, "request_bytes": 812, "response_bytes": 20480, "upstream_addr": "104.18.6.192:443"})
+	l.user = ""
+	l.at = l.at.Add(time.Minute)
+	l.request(with(chat, members{"path": "/v1/files"}), members{"event": "egress_error", "reason": "upstream_timeout", "status_code": 504, "duration_ms": 60000, "truncated": true})
+	l.at = l.at.Add(time.Minute)
+	l.request(with(bot(), members{"host": "wiki.example", "method": "GET", "path": "/", "rule": "wiki"}), members{"event": "egress_denied", "reason": "address_denied", "status_code": 403})
+	l.request(with(bot(), members{"host": "db.internal.example", "port": 8443, "method": "GET", "path": "/", "rule": "db"}), members{"upstream_addr": "10.1.2.3:8443"})
+	l.request(with(bot(), members{"host": "bank.example", "method": "CONNECT", "scheme": "tunnel", "mitm": false, "rule": "pinned"}), members{"request_bytes": 15 << 20, "response_bytes": 4000})
+	l.refuse(with(bot(), members{"host": "api.openai.com", "method": "DELETE", "path": "/v1/files", "reason": "method_not_allowed"}))
+	l.refuse(with(bot(), members{"host": "169.254.169.254", "port": 80, "scheme": "http", "method": "GET", "path": "/latest", "reason": "not_in_allowlist"}))
+	l.refuse(with(bot(), members{"host": "api.openai.com", "method": "POST", "path": "/v1/chat/completions", "reason": "rate_limited", "rule": "chat", "status_code": 429}))
+	l.refuse(with(bot(), members{"host": "api.openai.com", "sni": "evil.example", "reason": "name_mismatch"}))
+	delete(chat, "rule")
+	l.at = l.at.Add(time.Minute)
+	l.agent = "root"
+	claims := with(chat, members{"agent": members{"namespace": "support", "service_account": "bot", "claimed": "root"}, "observed": true, "reason": "method_not_allowed", "method": "PUT"})
+	l.request(claims, members{"request_bytes": 99})
+	l.agent = "aegrail-engine"
+	l.refuse(members{"reason": "unknown_principal", "policy_revision": "sha256:0123456789ab", "client_addr": "10.0.0.9:4000", "kind": "transparent"})
+	l.add("egress_denied", with(bot(), members{"phase": "decision", "reason": "not_in_allowlist", "count": 40, "first": "2026-05-15T09:44:00.000Z", "last": "2026-05-15T09:45:00.000Z"}))
+	l.add("engine_heartbeat", members{"reason": "audit_recovered", "detail": "no space left on device", "count": 2, "first": "2026-05-15T09:44:00.000Z", "last": "2026-05-15T09:45:00.000Z", "clock_jump_ms": -7200000})
+	l.agent = "support/bot"
+	l.add("egress_allowed", with(bot(), members{"phase": "decision", "attempt": 1, "id": "00000000000000ff", "host": "api.openai.com", "method": "POST", "path": "/v1/lost", "rule": "chat", "scheme": "https", "port": 443}))
+	l.at = l.at.Add(time.Hour)
+	l.session, l.agent = "sess_1778841911123_fedcba9876543210", "aegrail-engine"
+	l.add("engine_start", members{"engine": members{"version": "v0.4.0", "command": "serve"}, "resumed": true, "policy_revision": "sha256:fedcba987654", "torn": members{"bytes": 80, "file": "audit.log.torn-1", "sha256": strings.Repeat("a", 64)}})
+	l.agent = "laptop"
+	l.request(members{"host": "pypi.org", "method": "GET", "path": "/simple/x/", "policy": "p", "rule": "allowlist", "policy_revision": "sha256:fedcba987654"}, members{"response_bytes": 4096})
+	l.agent = "aegrail-engine"
+	l.add("engine_shutdown", nil)
+	return l
+}
+
+// smallPolicy has a rule that smallLog names and two that it does not.
+func smallPolicy(t *testing.T) *Policy {
+	docs, err := v1alpha1.Parse("support.yaml", []byte(`apiVersion: aegrail.io/v1alpha1
+kind: AgentPolicy
+metadata: {name: support}
+spec:
+  agents: {namespaces: [support]}
+  allowlist: [pypi.org]
+  rules:
+    - {name: chat, hosts: [api.openai.com], methods: [POST]}
+    - {name: no-deletes, action: deny, hosts: ["*"], methods: [DELETE]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Policy{File: "support.yaml", Revision: "sha256:0123456789ab", Docs: docs}
+}
+
+func smallReport(t *testing.T) *Report {
+	file := smallLog(t).file()
+	verified(t, file)
+	t.Chdir(filepath.Dir(file))
+	return gather(t, Options{
+		Files: []string{"audit.log"}, Policy: smallPolicy(t), Tool: "aegrail-engine v0.4.0", Now: time.Date(2026, 5, 16, 8, 0, 0, 0, time.UTC),
+	})
+}
+
+func TestTheReportOfASmallLog(t *testing.T) {
+	dir, err := filepath.Abs("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := smallReport(t)
+	for name, got := range map[string]string{"small.md": markdownOf(t, r), "small.html": htmlOf(t, r)} {
+		golden := filepath.Join(dir, name)
+		if *update {
+			write(t, golden, []byte(got))
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != string(want) {
+			t.Errorf("%s differs from what it was; look at it and run go test -update:\n%s", name, got)
+		}
+	}
+	if again := markdownOf(t, r); again != markdownOf(t, smallReport(t)) {
+		t.Error("the same log gives another report")
+	}
+}
+
+func TestEachRequestCountsOnceByWhatBecameOfIt(t *testing.T) {
+	c := smallReport(t).c
+	want := [verdicts]int64{allowed: 5, observed: 1, denied: 46, failed: 1}
+	if c.total != want {
+		t.Errorf("%v, want %v", c.total, want)
+	}
+	var line [verdicts]int64
+	for _, row := range c.timeline.rows {
+		for v, n := range row {
+			line[v] += n
+		}
+	}
+	if line != want {
+		t.Errorf("over time %v, want %v", line, want)
+	}
+	var agents [verdicts]int64
+	for _, a := range c.agents.rows {
+		for v, n := range a.by {
+			agents[v] += n
+		}
+	}
+	if agents != want {
+		t.Errorf("by agent %v, want %v", agents, want)
+	}
+	if c.open.n != 1 || c.unasked != 0 || c.jumps.n != 1 || c.troubles.n != 2 || c.truncated.n != 1 {
+		t.Errorf("open %d, unasked %d, jumps %d, troubles %d, truncated %d", c.open.n, c.unasked, c.jumps.n, c.troubles.n, c.truncated.n)
+	}
+}
+
+func TestTimeBoundsWhatIsReportedAndNotWhatIsVerified(t *testing.T) {
+	file := smallLog(t).file()
+	at := time.Date(2026, 5, 15, 10, 0, 0, 0, time.UTC)
+	after := gather(t, Options{Files: []string{file}, Since: at})
+	has(t, markdownOf(t, after), "VERIFIED: 25 records", "4 records from 2026-05-15 10:00:00Z on", "| Requests |", "| 1 | 1 | 0 | 0 | 0 |", "pypi.org")
+	hasNot(t, markdownOf(t, after), "api.openai.com", "sess_1778838131123")
+	before := gather(t, Options{Files: []string{file}, Until: at})
+	has(t, markdownOf(t, before), "21 records before 2026-05-15 10:00:00Z", "api.openai.com")
+	hasNot(t, markdownOf(t, before), "pypi.org")
+	both := gather(t, Options{Files: []string{file}, Since: at, Until: at.Add(time.Hour)})
+	has(t, markdownOf(t, both), "from 2026-05-15 10:00:00Z on and before 2026-05-15 11:00:00Z")
+
+	// A request that was decided before and ended after is in the first span,
+	// and what it sent in the second.
+	l := newLog(t)
+	l.at = at.Add(-20 * time.Millisecond)
+	l.request(members{"host": "a.test"}, members{"event": "egress_error", "reason": "dial_failed", "request_bytes": 7})
+	l.add("egress_allowed", members{"phase": "complete", "id": "0000000000000077"})
+	first, second := gather(t, Options{Files: []string{l.file()}, Until: at}), gather(t, Options{Files: []string{l.file()}, Since: at})
+	if first.c.total[failed] != 1 || first.c.open.n != 0 || first.c.unasked != 0 {
+		t.Errorf("before: %+v", first.c.total)
+	}
+	if second.c.total != [verdicts]int64{} || second.c.errors.rows["dial_failed"].n != 1 || second.c.unasked != 1 {
+		t.Errorf("after: %+v", second.c.total)
+	}
+	has(t, markdownOf(t, second), "1 completion without a decision before")
+}
+
+func TestADamagedLogIsRefused(t *testing.T) {
+	good := smallLog(t).out.Bytes()
+	lines := bytes.SplitAfter(good, []byte("\n"))
+	for what, content := range map[string][]byte{
+		"changed":   bytes.Replace(good, []byte("api.openai.com"), []byte("api.openai.org"), 1),
+		"removed":   bytes.Join(slices.Delete(slices.Clone(lines), 4, 5), nil),
+		"malformed": bytes.Join(slices.Insert(slices.Clone(lines), 4, []byte("{}\n")), nil),
+		"torn":      good[:len(good)-9],
+	} {
+		file := write(t, filepath.Join(t.TempDir(), "audit.log"), content)
+		_, err := Gather(Options{Files: []string{file}})
+		var damage *audit.Damage
+		if !errors.As(err, &damage) {
+			t.Errorf("%s: %v, want damage", what, err)
+			continue
+		}
+		r := gather(t, Options{Files: []string{file}, Unverified: true})
+		md, page := markdownOf(t, r), htmlOf(t, r)
+		has(t, md, "# NOT VERIFIED: the log is damaged", "The damage: ", "before it verify")
+		has(t, page, `<p class="headline">NOT VERIFIED: the log is damaged</p>`, `class="banner bad"`)
+		hasNot(t, md, "**VERIFIED", "UNAUTHENTICATED")
+		if what == "malformed" {
+			has(t, md, "Not read from here on")
+		}
+	}
+	r := gather(t, Options{Files: []string{smallLog(t).file()}, Unverified: true})
+	has(t, markdownOf(t, r), "> **VERIFIED: 25 records")
+}
+
+func TestWhatIsReportedIsWhatWasVerified(t *testing.T) {
+	l := smallLog(t)
+	file := l.file()
+	r := &Report{o: Options{Files: []string{file}}, c: newCollector(time.Time{}, time.Time{}), proof: verified(t, file)}
+	l.add("engine_heartbeat", nil)
+	write(t, file, l.out.Bytes())
+	if err := r.read(); err != nil || r.c.records != 25 {
+		t.Errorf("a log that grew: %v, %d records", err, r.c.records)
+	}
+	r.c = newCollector(time.Time{}, time.Time{})
+	write(t, file, newLog(t).out.Bytes())
+	if err := r.read(); err == nil || !strings.Contains(err.Error(), "not the log that was verified") {
+		t.Errorf("a log that was replaced: %v", err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.read(); err == nil || !strings.Contains(err.Error(), "reading the log again") {
+		t.Errorf("a log that is gone: %v", err)
+	}
+}
+
+func TestWhatCannotBeReportedIsRefused(t *testing.T) {
+	now := time.Now()
+	for want, o := range map[string]Options{
+		"no file given":         {},
+		"cannot be read twice":  {Files: []string{"-"}},
+		"nothing is both since": {Files: []string{"x"}, Since: now, Until: now},
+		"no such file":          {Files: []string{filepath.Join(t.TempDir(), "none")}, Unverified: true},
+	} {
+		if _, err := Gather(o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+func TestAnEmptyLogHasAReport(t *testing.T) {
+	file := write(t, filepath.Join(t.TempDir(), "audit.log"), nil)
+	r := gather(t, Options{Files: []string{file}})
+	for _, text := range []string{markdownOf(t, r), htmlOf(t, r)} {
+		has(t, text, "VERIFIED: the log is empty", "Nothing was denied", "No request is in the log", "No limit was hit", "No request failed", "No record names a rule",
+			"No request was completed", "no record")
+		hasNot(t, text, "UNAUTHENTICATED", "<svg class=\"bars\"")
+	}
+}
+
+func TestTheLibrarysLogHasAReport(t *testing.T) {
+	r := gather(t, Options{Files: []string{filepath.Join("..", "audit", "testdata", "stock.jsonl")}})
+	has(t, markdownOf(t, r), "| Event `llm_call` | 5 |", "no engine", "`sess_test_1`")
+
+	l := newLog(t)
+	l.noSeq, l.session, l.agent = true, "sess_test_1", "egress-proxy/v1"
+	l.add("egress_denied", members{"host": "blocked.example", "reason": "not_in_allowlist"})
+	l.add("egress_allowed", members{"host": "api.example"})
+	l.add("egress_error", members{"host": "api.example", "reason": "boom"})
+	r = gather(t, Options{Files: []string{l.file()}})
+	md := markdownOf(t, r)
+	has(t, md, "| `egress-proxy/v1` \\* | `blocked.example` | `not_in_allowlist` | 1 | 2026-05-15 09:42:11Z | 2026-05-15 09:42:11Z | line 1 |",
+		"| 3 | 1 | 0 | 1 | 1 | 1 | 1 | 0 B | 0 B |", "| `boom` | other |", "line 3")
+	if r.c.open.n != 0 {
+		t.Errorf("%d requests of the library are without a completion", r.c.open.n)
+	}
+
+	// In several files a line alone says too little.
+	two := l.file()
+	l.out.Reset()
+	l.add("egress_denied", members{"host": "other.example", "reason": "not_in_allowlist"})
+	r = gather(t, Options{Files: []string{two, l.file()}})
+	has(t, markdownOf(t, r), "`audit.log` line 1")
+}
+
+func TestRulesThatWereNeverUsed(t *testing.T) {
+	md := markdownOf(t, smallReport(t))
+	has(t, md, "Compared with `support.yaml`, revision `sha256:0123456789ab`: 2 of 3 rules are named by no record",
+		"| `support` | `allowlist` | allow | `pypi.org` | 6 |", "| `support` | `no-deletes` | deny | `*` | 9 |", "other revisions too")
+	hasNot(t, md, "| `support` | `chat` | allow |")
+	file := smallLog(t).file()
+	p := smallPolicy(t)
+	p.Revision = "sha256:aaaaaaaaaaaa"
+	p.Docs[0].Source = v1alpha1.Source{}
+	md = markdownOf(t, gather(t, Options{Files: []string{file}, Policy: p}))
+	has(t, md, "other revisions only", "| `support` | `no-deletes` | deny | `*` | – |")
+	has(t, markdownOf(t, gather(t, Options{Files: []string{file}})), "no policy was given")
+}
+
+func TestEvidenceNamesItsRecords(t *testing.T) {
+	r := smallReport(t)
+	found := map[string]int64{}
+	for i, c := range r.c.controls {
+		found[c.risk+" "+c.title] = r.c.findings[i].n
+		if r.c.findings[i].n > 0 && len(r.c.findings[i].refs) == 0 {
+			t.Errorf("%s: counted without a record", c.title)
+		}
+	}
+	for title, want := range map[string]int64{
+		"ASI02 Calls were let out by a named rule of a named policy revision":        7,
+		"ASI02 Calls to hosts that no rule names were refused":                       41,
+		"ASI02 Calls beyond the allowed method, path, port or protocol were refused": 1,
+		"ASI02 Limits on rate, number and size were enforced":                        1,
+		"ASI02 Calls that the policy denies were let pass by observe mode":           1,
+		"ASI02 Calls inside tunnels that nobody read":                                1,
+		"ASI02 Calls that a deny rule forbids were refused":                          0,
+		"ASI03 Egress of an identity that Kubernetes vouches for":                    7,
+		"ASI03 Egress on behalf of a user whose token was verified":                  1,
+		"ASI03 Egress of an identity that only the engine's flag names":              1,
+		"ASI03 Callers whom nobody vouches for were refused":                         1,
+		"ASI03 Names that do not agree were refused (domain fronting)":               1,
+		"ASI03 Ways to private addresses and metadata services were refused":         2,
+		"ASI03 A caller claims another name than the one vouched for":                1,
+		"ASI03 Private addresses were reached because a rule names them":             1,
+	} {
+		if got, ok := found[title]; !ok || got != want {
+			t.Errorf("%s: %d (%t), want %d", title, got, ok, want)
+		}
+	}
+}
+
+// elements returns the names of the page's elements, and fails on markup that
+// does not close.
+func elements(t *testing.T, page string) map[string]bool {
+	t.Helper()
+	d := xml.NewDecoder(strings.NewReader(regexp.MustCompile(`(<meta[^>]*)>`).ReplaceAllString(page, "$1/>")))
+	d.Entity = xml.HTMLEntity
+	names := map[string]bool{}
+	for {
+		tok, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			return names
+		}
+		if err != nil {
+			t.Fatalf("the page: %v", err)
+		}
+		if e, ok := tok.(xml.StartElement); ok {
+			names[e.Name.Local] = true
+			for _, a := range e.Attr {
+				if a.Name.Local == "href" && !strings.HasPrefix(a.Value, "#") || strings.HasPrefix(a.Name.Local, "on") || a.Name.Local == "style" || a.Name.Local == "src" {
+					t.Errorf("<%s %s=%q>", e.Name.Local, a.Name.Local, a.Value)
+				}
+			}
+		}
+	}
+}
+
+func TestThePageNeedsNothingElse(t *testing.T) {
+	page := htmlOf(t, smallReport(t))
+	names := elements(t, page)
+	for _, name := range []string{"script", "img", "link", "iframe", "object", "embed", "form", "base", "image", "use", "foreignObject"} {
+		if names[name] {
+			t.Errorf("<%s> in the page", name)
+		}
+	}
+	hasNot(t, page, "http:", "https:", "url(", "@import", "javascript:")
+	has(t, page, "default-src 'none'", "prefers-color-scheme: dark", "@media print", "<svg")
+	for name := range elements(t, htmlOf(t, gather(t, Options{Files: []string{hostileLog(t).file()}}))) {
+		if !names[name] {
+			t.Errorf("a hostile log has <%s> in its page", name)
+		}
+	}
+}
+
+// BenchmarkGather verifies and counts: the log is read twice.
+func BenchmarkGather(b *testing.B) {
+	l := newLog(b)
+	l.start("sess_1778838131123_0123456789abcdef", "sha256:0123456789ab")
+	l.agent = "support/bot"
+	for i := range 5000 {
+		l.request(with(bot(), members{"host": fmt.Sprintf("h%d.example", i%50), "method": "POST", "path": fmt.Sprintf("/v1/%d", i), "rule": "chat"}), members{"request_bytes": i})
+	}
+	file := filepath.Join(b.TempDir(), "audit.log")
+	if err := os.WriteFile(file, l.out.Bytes(), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(l.out.Len()))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Gather(Options{Files: []string{file}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
