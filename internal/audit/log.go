@@ -322,7 +322,11 @@ func (l *Log) Close() error {
 	l.mu.Lock()
 	l.closed = true
 	for l.writing || len(l.cur.buf) > 0 {
-		_ = l.join(l.cur) // its caller has the error; a request was still running: let its record go out before the file does
+		// A request was still running, or a full file has just become a segment: let
+		// that go out before the file does.
+		if err := l.join(l.cur); last == nil {
+			last = err
+		}
 	}
 	l.mu.Unlock()
 	close(l.stop)

@@ -1,0 +1,272 @@
+package audit
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/checkpoint"
+)
+
+// witness is what those outside know of a log: the requests whose decision was
+// acknowledged, and the last checkpoint that was published.
+type witness struct {
+	acked []uint64
+	known *checkpoint.Checkpoint
+}
+
+// modelled is the log of the tests on a model of a disk: small files, so that a
+// life has rotations in it, and no clock that would write by itself.
+func modelled(t testing.TB, d *disk, s *checkpoint.Signer, w *witness, o Durability) Config {
+	t.Helper()
+	return Config{
+		File: "/log/audit.jsonl", fs: d, Key: key(s), Durability: o, Rotate: Rotation{Size: 4 << 10}, CheckpointEvery: time.Hour,
+		Refusals: RefusalLimits{Window: time.Hour}, Now: newClock().now,
+		OnCheckpoint: func(_ uint64, note []byte) {
+			c, _, err := checkpoint.Open(note, checkpoint.Verifiers{})
+			if err != nil {
+				t.Error(err)
+			}
+			w.known = &c
+		},
+	}
+}
+
+// live is the life of an engine: a start, requests, a checkpoint, an end. It
+// stops at the first error.
+func live(c Config, from uint64, w *witness) error {
+	l, err := Open(c)
+	if err != nil {
+		return err
+	}
+	for id := from; id < from+6; id++ {
+		if id == from+3 {
+			l.checkpointTick()
+		}
+		if _, err := l.Decide(decision(id)); err != nil {
+			_ = l.Close()
+			return err
+		}
+		w.acked = append(w.acked, id)
+		if err := l.Complete(completion(id)); err != nil {
+			_ = l.Close()
+			return err
+		}
+	}
+	return l.Close()
+}
+
+// TestL05ACrashAtEveryOperation stops an engine at each operation of its life
+// that changes the disk, with each write done in part, kills it or cuts the
+// power, and starts another one on what is left. Whatever was acknowledged is
+// there, the chain and its checkpoints verify, and what was published outside is
+// continued.
+func TestL05ACrashAtEveryOperation(t *testing.T) {
+	s := signer(t)
+	for _, durability := range []Durability{Written, Strict} {
+		for _, before := range beginnings(t, s) {
+			t.Run(durability.String()+" on "+before.name, func(t *testing.T) {
+				first := before.disk.killed()
+				w := before.known
+				check(t, live(modelled(t, first, s, &w, durability), 100, &w))
+				if first.steps < 20 {
+					t.Fatalf("only %d operations", first.steps)
+				}
+				for n := 1; n <= first.steps; n++ {
+					for _, part := range []int{0, 60} { // all of it: the state before the next operation
+						d := before.disk.killed()
+						d.crash, d.part = n, part
+						w := witness{acked: slices.Clone(before.known.acked), known: before.known.known}
+						if live(modelled(t, d, s, &w, durability), 100, &w) == nil {
+							t.Fatalf("operation %d of %d did not fail", n, first.steps)
+						}
+						what := fmt.Sprintf("stopped at operation %d, %d%% of it done", n, part)
+						survives(t, what+", killed", d.killed(), s, w, durability, true)
+						for _, keep := range []int{0, 50} {
+							survives(t, fmt.Sprintf("%s, power cut, %d%% of what was not synced is there", what, keep),
+								d.unplugged(keep), s, w, durability, durability == Strict)
+						}
+						if !d.wrote {
+							break // it is no write that could be done in part
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// survives starts an engine on what is left of a log and checks what must hold.
+// all says that every record that was acknowledged must be there.
+func survives(t *testing.T, what string, d *disk, s *checkpoint.Signer, w witness, o Durability, all bool) {
+	t.Helper()
+	c := modelled(t, d, s, &w, o)
+	c.Anchored = w.known // whatever the durability: it was synced before it was published
+	if err := live(c, 200, &w); err != nil {
+		t.Fatalf("%s: the next start: %v", what, err)
+	}
+	if d.names[c.File+nextSuffix] != nil {
+		t.Fatalf("%s: %s is left", what, c.File+nextSuffix)
+	}
+	whole, err := d.log(c.File)
+	check(t, err)
+	rep, err := Verify([]string{"-"}, VerifyOptions{Stdin: bytes.NewReader(whole)})
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	if rep.Records != int64(rep.LastSeq) {
+		t.Fatalf("%s: %d records, the last is %d", what, rep.Records, rep.LastSeq)
+	}
+	if !all {
+		return
+	}
+	there := map[string]bool{}
+	check(t, Read(bytes.NewReader(whole), func(e *Entry) error {
+		if e.Event == "egress_allowed" && e.Phase == "decision" {
+			there[e.ID] = true
+		}
+		return nil
+	}))
+	for _, id := range w.acked {
+		if !there[fmt.Sprintf("%016x", id)] {
+			t.Fatalf("%s: the decision on request %d was acknowledged and is lost", what, id)
+		}
+	}
+}
+
+// beginning is a log as an engine finds it.
+type beginning struct {
+	name  string
+	disk  *disk
+	known witness
+}
+
+// beginnings returns disks with nothing, a log that was closed, one with a torn
+// end, and one in the middle of a rotation, before its rename and behind it.
+func beginnings(t *testing.T, s *checkpoint.Signer) []beginning {
+	t.Helper()
+	all := []beginning{{name: "an empty disk", disk: newDisk()}}
+	var w witness
+	closed := newDisk()
+	c := modelled(t, closed, s, &w, Strict)
+	check(t, live(c, 1, &w))
+	all = append(all, beginning{"a log that was closed", closed, w})
+
+	torn := closed.killed()
+	f := torn.names[c.File]
+	f.data = append(f.data, f.data[:300]...)
+	f.synced = len(f.data)
+	all = append(all, beginning{"a torn end", torn, w})
+
+	var linked, renamed bool
+	for n := 1; n < closed.steps && !renamed; n++ {
+		d, w := newDisk(), witness{}
+		d.crash = n
+		if live(modelled(t, d, s, &w, Strict), 1, &w) == nil {
+			t.Fatal("a life went on")
+		}
+		segment := d.names[segmentName(c.File, 1)]
+		switch {
+		case segment == nil:
+		case segment == d.names[c.File] && !linked && d.names[c.File+nextSuffix] != nil:
+			linked = true
+			all = append(all, beginning{"a rotation before its rename", d.killed(), w})
+		case segment != d.names[c.File]:
+			renamed = true
+			all = append(all, beginning{"a rotation that was just made", d.killed(), w})
+		}
+	}
+	if !linked || !renamed {
+		t.Fatal("no life ended in a rotation")
+	}
+	return all
+}
+
+// TestL05KilledAtEveryByteOfACheckpoint cuts logs that end with checkpoints,
+// in one file and behind segments, at every offset of their last two records.
+func TestL05KilledAtEveryByteOfACheckpoint(t *testing.T) {
+	s := signer(t)
+	for name, size := range map[string]int64{"in one file": 1 << 20, "behind segments": 5 << 10, "behind a header": 1} {
+		t.Run(name, func(t *testing.T) {
+			var w witness
+			whole := newDisk()
+			c := modelled(t, whole, s, &w, Strict)
+			c.Rotate.Size = size
+			check(t, live(c, 1, &w))
+			data := whole.names[c.File].data
+			ends := []int{0}
+			for i, b := range data {
+				if b == '\n' {
+					ends = append(ends, i+1)
+				}
+			}
+			if n := len(ends) - 1; (n < 4) != (size == 1) {
+				t.Fatalf("the file has %d records", n)
+			}
+			for cut := ends[max(len(ends)-3, 0)]; cut <= len(data); cut++ {
+				d := whole.killed()
+				i := d.names[c.File]
+				i.data, i.synced = i.data[:cut], cut
+				good := bytes.LastIndexByte(i.data, '\n') + 1
+				if size == 1 && good == 0 {
+					continue // that a header cannot be torn is another test's
+				}
+				again := modelled(t, d, s, new(witness), Strict)
+				again.Rotate.Size = size
+				l, err := Open(again)
+				if err != nil {
+					t.Fatalf("cut at %d: %v", cut, err)
+				}
+				mustDecide(t, l, 9)
+				closeLog(t, l)
+				log, err := d.log(c.File)
+				check(t, err)
+				rep, err := Verify([]string{"-"}, VerifyOptions{Stdin: bytes.NewReader(log)})
+				if err != nil || rep.Records != int64(rep.LastSeq) {
+					t.Fatalf("cut at %d: %+v, %v", cut, rep, err)
+				}
+				before, err := whole.log(c.File)
+				check(t, err)
+				if keep := len(before) - len(data) + good; !bytes.HasPrefix(log, before[:keep]) {
+					t.Fatalf("cut at %d: whole records were lost", cut)
+				}
+				kept := 0
+				for name, i := range d.names {
+					if strings.HasPrefix(name, c.File+".torn-") {
+						kept += len(i.data)
+					}
+				}
+				if kept != cut-good || (kept > 0) != bytes.Contains(log, []byte(`"torn":{"bytes":`)) {
+					t.Fatalf("cut at %d: %d bytes are kept, want %d, and recorded", cut, kept, cut-good)
+				}
+			}
+		})
+	}
+}
+
+// TestL05ATornHeaderRefusesTheStart has a header that is torn, which a disk must
+// have lied for: it was synced before it became the log. The start is refused
+// and says what to do, which helps.
+func TestL05ATornHeaderRefusesTheStart(t *testing.T) {
+	file := logFile(t)
+	c := Config{File: file, Key: key(signer(t)), Rotate: Rotation{Size: 4 << 10}}
+	l := open(t, c)
+	requests(t, l, 1, 10)
+	closeLog(t, l)
+	all := files(t, file)
+	last := all[len(all)-2]
+	write(t, file, contents(t, file)[:200])
+	_, err := Open(c)
+	wantErr(t, err, "begins anew", "the last of them "+last, "put the missing file back")
+	if torn, _ := filepath.Glob(file + ".torn-*"); len(torn) != 1 {
+		t.Fatalf("kept %v", torn)
+	}
+	check(t, os.Rename(last, file))
+	closeLog(t, open(t, c))
+	verified(t, files(t, file)...)
+}
