@@ -7,12 +7,13 @@
 GO      ?= go
 BIN     ?= bin
 FUZZ    ?= 60s
+KILLS   ?= 200
 GOLANGCI ?= golangci-lint
 # Nested modules: what the product must not depend on.
 NESTED  := $(patsubst %/go.mod,%,$(wildcard internal/*/go.mod))
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz fuzz-seeds bench generate checkgenerate demo test-clients test-netns crosscheck cover check clean
+.PHONY: help build test race lint fuzz fuzz-seeds bench kills generate checkgenerate demo test-clients test-netns crosscheck cover check clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +41,9 @@ fuzz-seeds: ## the seeds of every fuzz target; a target without seeds fails
 
 bench: ## the engine beside other proxies on one core, as ratios
 	cd internal/bench && $(GO) run .
+
+kills: ## kill -9 the log's writer 200 times for each durability (KILLS=20 for fewer)
+	$(GO) test -v -count=1 -run 'TestL05Killed$$' ./internal/audit -kills $(KILLS)
 
 generate: ## generated code and formatting
 	$(GO) generate ./...

@@ -16,7 +16,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	beKilled()
+	goleak.VerifyTestMain(m)
+}
 
 func TestARequestLeavesTwoRecordsAndTheReceiptCoversItAlone(t *testing.T) {
 	for _, d := range []Durability{Written, Strict} {
