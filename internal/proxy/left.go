@@ -43,7 +43,7 @@ func (c *conn) look(before time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	x := c.one
-	if _, ok := c.active[x]; !ok || x.start.After(before) || x.req.Upgrade != canon.NoUpgrade || x.req.Scheme == canon.Tunnel {
+	if !c.busy || x.start.After(before) || x.req.Upgrade != canon.NoUpgrade || x.req.Scheme == canon.Tunnel {
 		return
 	}
 	raw := rawOf(c.tcp)
