@@ -2,8 +2,10 @@ package audit
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"unicode/utf8"
 )
 
@@ -27,7 +29,7 @@ type line struct {
 	hash, prev                           []byte // 64 hex digits; prev is nil for null
 	cut, resume                          int    // the hash covers [0,cut) and [resume,end)
 
-	seq, phase, id                        []byte // members of the payload, JSON values; nil where absent
+	seq, phase, id, clockJump             []byte // members of the payload, JSON values; nil where absent
 	reason, checkpoint, frontier, segment []byte // … of the log's own records
 }
 
@@ -86,19 +88,43 @@ func isHash(b []byte) bool {
 	if len(b) != hashLen {
 		return false
 	}
-	for _, c := range b {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+	for i := 0; i < hashLen; i += 8 {
+		if !lowerHex(binary.LittleEndian.Uint64(b[i:])) {
 			return false
 		}
 	}
 	return true
 }
 
+// Eight bytes at a time, each in a lane of a uint64. The numbers below have the
+// same byte in every lane.
+const (
+	ones  = 0x0101010101010101
+	highs = 0x80 * ones
+)
+
+// lowerHex reports whether all of the eight bytes are lower-case hex digits.
+func lowerHex(x uint64) bool {
+	// For a lane below 0x80, adding 0x80-c sets its high bit if it is c or more.
+	digit := (x + (0x80-'0')*ones) &^ (x + (0x80-'9'-1)*ones)
+	letter := (x + (0x80-'a')*ones) &^ (x + (0x80-'f'-1)*ones)
+	return x&highs == 0 && (digit|letter)&highs == highs
+}
+
+// special returns the high bits of the lanes whose byte does not stand for
+// itself in a string: the quotation mark, the backslash, and what is below
+// U+0020 or above U+007E. Lanes above the lowest such byte may be wrong.
+func special(x uint64) uint64 {
+	quote, slash := x^'"'*ones, x^'\\'*ones
+	return ((quote-ones)&^quote | (slash-ones)&^slash | (x-' '*ones)&^x | (x + (0x80-0x7f)*ones) | x) & highs
+}
+
 // scanner reads canonical JSON. Its methods leave i behind what they read.
 type scanner struct {
-	b   []byte
-	i   int
-	top *line // set while the payload's own members are read
+	b       []byte
+	i       int
+	escaped bool  // the string that was read last has an escape
+	top     *line // set while the payload's own members are read
 }
 
 func (s *scanner) errorf(format string, args ...any) error {
@@ -183,17 +209,22 @@ func (s *scanner) members(depth int) error {
 	if s.lit("}") {
 		return nil
 	}
-	for last, first := []byte(nil), true; ; first = false {
+	last, first, wasEscaped := []byte(nil), true, false
+	for {
 		at := s.i
 		key, err := s.text()
 		if err != nil {
 			return err
 		}
-		if !first && compareKeys(last, key) >= 0 {
+		compare := bytes.Compare // which is that of code points if no escape is in the way
+		if wasEscaped || s.escaped {
+			compare = compareKeys
+		}
+		if !first && compare(last, key) >= 0 {
 			s.i = at
 			return s.errorf("key %q does not sort behind %q", key, last)
 		}
-		last = key
+		last, first, wasEscaped = key, false, s.escaped
 		if !s.lit(":") {
 			return s.errorf("expected a colon")
 		}
@@ -224,6 +255,8 @@ func (l *line) note(key, value []byte) {
 		l.id = value
 	case "reason":
 		l.reason = value
+	case "clock_jump_ms":
+		l.clockJump = value
 	case "checkpoint":
 		l.checkpoint = value
 	case "frontier":
@@ -256,12 +289,22 @@ func (s *scanner) str() error {
 	if !s.lit(`"`) {
 		return s.errorf("expected a string")
 	}
+	s.escaped = false
 	for s.i < len(s.b) {
+		if s.i+8 <= len(s.b) {
+			found := special(binary.LittleEndian.Uint64(s.b[s.i:]))
+			if found == 0 {
+				s.i += 8
+				continue
+			}
+			s.i += bits.TrailingZeros64(found) / 8
+		}
 		switch c := s.b[s.i]; {
 		case c == '"':
 			s.i++
 			return nil
 		case c == '\\':
+			s.escaped = true
 			if err := s.escape(); err != nil {
 				return err
 			}
