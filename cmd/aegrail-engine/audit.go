@@ -14,33 +14,8 @@ import (
 )
 
 func auditCommand(w *world) *cobra.Command {
-	return group(&cobra.Command{Use: "audit", Short: "Verify, show and report on an audit log"},
-		auditVerifyCommand(w), auditShowCommand(w), auditReportCommand(w))
-}
-
-func auditVerifyCommand(w *world) *cobra.Command {
-	return &cobra.Command{
-		Use:   "verify FILE…",
-		Short: "Check that no record was changed, removed or inserted",
-		Long: "Check the chain of the files, which are read in the order given as one log; - is standard\n" +
-			"input. Exits 1 at the first thing that is not as the engine wrote it.",
-		Args: takes(cobra.MinimumNArgs(1)),
-		RunE: func(_ *cobra.Command, args []string) error {
-			report, err := audit.Verify(args, audit.VerifyOptions{Stdin: os.Stdin})
-			if err != nil {
-				var damage *audit.Damage
-				if !errors.As(err, &damage) {
-					return badInput(fmt.Errorf("reading the log: %w", err))
-				}
-				if report.Records > 0 {
-					fmt.Fprintf(w.stdout, "%d records before the damage verify\n", report.Records)
-				}
-				return fmt.Errorf("the log is damaged: %w", err)
-			}
-			fmt.Fprint(w.stdout, "the chain is intact: ")
-			return report.Write(w.stdout)
-		},
-	}
+	return group(&cobra.Command{Use: "audit", Short: "Verify, prove, show and report on an audit log"},
+		auditVerifyCommand(w), auditProveCommand(w), auditShowCommand(w), auditReportCommand(w))
 }
 
 func auditShowCommand(w *world) *cobra.Command {

@@ -44,16 +44,17 @@ type follower struct {
 	first   uint64 // seq of the first line that was taken: 1, or a segment's
 	segment string // base name of the segment that the first line continues
 
-	keys        checkpoint.Verifiers  // whose signatures count
-	checkpoints int64                 // that were read
-	signed      checkpoint.Checkpoint // the last that one of keys signed
+	keys   checkpoint.Verifiers  // whose signatures count
+	met    checkpoint.Checkpoint // in the last line that has one
+	signed bool                  // … by one of keys
 }
 
 func newFollower() *follower { return &follower{hash: sha256.New()} }
 
-// next takes a line without its newline. The views in f.line alias b, or its
-// canonical form, until the next call.
-func (f *follower) next(b []byte) error {
+// identify takes a line without its newline apart and checks its event_hash,
+// which is then f.sum. The views in f.line alias b, or its canonical form, until
+// the next call.
+func (f *follower) identify(b []byte) error {
 	l := &f.line
 	b, err := f.spell.parse(l, b)
 	if err != nil {
@@ -67,6 +68,15 @@ func (f *follower) next(b []byte) error {
 	if !bytes.Equal(f.hex[:], l.hash) {
 		return errors.New("event_hash is not the hash of this record: the record was changed")
 	}
+	return nil
+}
+
+// next takes the line that follows, as identify does.
+func (f *follower) next(b []byte) error {
+	if err := f.identify(b); err != nil {
+		return err
+	}
+	l := &f.line
 	if err := f.joins(l); err != nil {
 		return err
 	}
@@ -135,10 +145,7 @@ func (f *follower) checkpoint(l *line) error {
 	case c.Root != f.tree.Root():
 		return errors.New("payload.checkpoint is of other records than those before it: they were rewritten")
 	}
-	f.checkpoints++
-	if signed {
-		f.signed = c
-	}
+	f.met, f.signed = c, signed
 	return nil
 }
 

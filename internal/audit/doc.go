@@ -175,6 +175,25 @@
 // the engine wrote. With a checkpoint that was kept elsewhere (an anchor) a log
 // that ends before it was cut, and one with another root was rewritten.
 //
+// Prove takes a record out of the log with a proof that it was in it, which
+// stands by itself: package checkpoint has its format, VerifyProof checks it.
+//
+// # For an auditor
+//
+// The verifier key comes from the engine's first message (audit_key) or its
+// admin listener (/audit/key), at a time when the log was not in doubt; the
+// anchor is what the checkpoints went to, or captured standard output. It is
+// fetched before the log, which may have grown since.
+//
+//	aegrail-engine audit verify audit.log.0* audit.log --key KEY --anchor ANCHOR
+//	aegrail-engine audit show audit.log --verdict denied --since 24h
+//	aegrail-engine audit prove audit.log --key KEY --seq 4711 -o 4711.tlog-proof
+//	aegrail-engine audit verify 4711.json --proof 4711.tlog-proof --key KEY
+//
+// The first says whether all of it is there and is the engine's, what the log
+// does not know the end of, and when the clock was set. The last takes the one
+// line of the record, and needs nothing else of the log.
+//
 // # Segments
 //
 // A log is one file until that is rotated, at a size or an age: it is synced,

@@ -1,47 +1,39 @@
 package audit
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/checkpoint"
 )
 
-// VerifyOptions says where Verify reads from.
+// VerifyOptions says where Verify reads from, and what it holds the log
+// against.
 type VerifyOptions struct {
 	Stdin io.Reader // what the file name "-" stands for; nil: no such file
+
+	// Keys are the log's verifier keys, from somewhere else than the log. With
+	// them it is an error if no checkpoint is signed by one of them.
+	Keys checkpoint.Verifiers
+	// Anchor has checkpoints that were kept outside the log: an anchor file, or
+	// lines of the log as they were captured elsewhere. It should be no older
+	// than the copy of the log that is verified. nil: none.
+	Anchor io.Reader
+
+	// Progress is told how many bytes of the files have been read, some 64 KiB
+	// apart. nil: nobody.
+	Progress func(bytes int64)
 }
 
-// Report is what Verify found up to the end, or up to the damage.
-type Report struct {
-	Files    int
-	Records  int64
-	Bytes    int64
-	Sessions int64            // starts of an engine, or of a session of the library
-	Events   map[string]int64 // :: event name → records; names beyond 64 count as "other"
-
-	FirstSeq, LastSeq uint64 // the records' numbers: payload.seq, where they have one; 0 where there is no record
-	First, Last       string // ts of the first and the last record; a clock may go back between
-	Head              string // event_hash of the last record
-
-	// Incomplete is how many requests were allowed and have no completion: the
-	// engine died or lost its disk while they ran, or they still run.
-	// IncompleteIDs names the first of them, as session/id.
-	Incomplete    int64
-	IncompleteIDs []string
-	// Respelled is how many records, all of the library, are spelled in another
-	// way than the canonical one, over which their hash is.
-	Respelled int64
-	// Unasked is how many completions have no decision before them.
-	Unasked int64
-
-	// Authenticated is false: nothing in the log is signed, so a log that
-	// verifies is consistent, and whoever can write the file can make another
-	// one that is consistent too, or cut whole records off its end.
-	Authenticated bool
-}
+// ErrUnauthenticated is what Verify returns if keys were given, and the log,
+// or its last part, is not signed by any of them.
+var ErrUnauthenticated = errors.New("not authenticated")
 
 // Limits of what Verify keeps.
 const (
@@ -52,47 +44,83 @@ const (
 
 // Verify reads the files as one log, in the order given, and checks every
 // line: its form (the package comment), its hash, that it continues the line
-// before it across files, and payload.seq where there is one. It holds one line
-// and the ids of requests in flight in memory, whatever the size of the files.
+// before it across files, payload.seq where there is one, and that a checkpoint
+// is over exactly the records before it. The first file may begin with the
+// header of a later segment. It holds one line, the ids of requests in flight
+// and the anchor in memory, whatever the size of the files.
 //
-// The error is a *Damage that names the first bad line, or that of reading a
-// file; the Report then covers what stands before it.
+// The error is a *Damage that names the first bad line, ErrUnauthenticated, or
+// that of reading a file; the Report then covers what stands before it.
 func Verify(files []string, o VerifyOptions) (Report, error) {
-	v := verifier{chain: newFollower(), open: map[string]struct{}{}}
-	v.report.Events = map[string]int64{}
-	if len(files) == 0 {
-		return v.report, fmt.Errorf("verifying an audit log: no file given")
-	}
-	for _, name := range files {
-		if err := v.file(name, o.Stdin); err != nil {
-			v.end()
-			return v.report, err
-		}
-	}
+	v := newVerifier(o)
+	err := v.run(files)
 	v.end()
-	return v.report, nil
+	return v.report, err
 }
 
 type verifier struct {
-	report  Report
-	chain   *follower
-	session string
+	o      VerifyOptions
+	report Report
+	chain  *follower
+	anchor anchor // what of it is still to come
+
+	name    string              // of the file that is being read
+	lines   int64               // of that file
+	offset  int64               // behind the last of those
+	before  int64               // bytes of the files before it, as they are on disk
+	session string              // of the last line
 	open    map[string]struct{} // :: id of an allowed request → no completion yet
+	ts      []byte              // of the last line
+
+	stray   string   // the first checkpoint behind Covered that no key signed
+	proving *proving // nil: no proof is asked for
 }
 
-func (v *verifier) file(name string, stdin io.Reader) error {
-	r := stdin
-	if name != "-" || stdin == nil {
-		f, err := os.Open(name)
-		if err != nil {
-			return fmt.Errorf("verifying an audit log: %w", err)
-		}
-		defer f.Close()
-		r = f
+func newVerifier(o VerifyOptions) *verifier {
+	v := &verifier{o: o, chain: newFollower(), open: map[string]struct{}{}}
+	v.chain.keys = o.Keys
+	v.report.Events = map[string]int64{}
+	return v
+}
+
+func (v *verifier) run(files []string) error {
+	if len(files) == 0 {
+		return fmt.Errorf("verifying an audit log: no file given")
 	}
-	good, err := eachLine(name, r, v.line)
+	if v.o.Anchor != nil {
+		var err error
+		if v.anchor, err = readAnchor(v.o.Anchor, v.o.Keys); err != nil {
+			return err
+		}
+		v.report.AnchorForeign = v.anchor.foreign
+	}
+	for _, name := range files {
+		if err := v.file(name); err != nil {
+			return err
+		}
+	}
+	if err := v.cut(); err != nil {
+		return err
+	}
+	return v.authentic()
+}
+
+func (v *verifier) file(name string) error {
+	var progress func(int64)
+	read := int64(0)
+	if v.o.Progress != nil {
+		progress = func(n int64) { read = n; v.o.Progress(v.before + n) }
+	}
+	s, err := openSource(name, v.o.Stdin, progress)
+	if err != nil {
+		return fmt.Errorf("reading the log: %w", err)
+	}
+	defer func() { _ = s.Close() }() // it was read only
+	v.name, v.lines, v.offset = name, 0, 0
+	good, err := eachLine(name, s.Reader, v.line)
 	v.report.Files++
 	v.report.Bytes += good
+	v.before += read
 	return err
 }
 
@@ -101,12 +129,12 @@ func (v *verifier) line(b []byte) error {
 		return err
 	}
 	r, l := &v.report, &v.chain.line
-	r.Records++
-	if r.Records == 1 {
-		r.First = string(l.ts)
+	if r.Records++; r.Records == 1 {
+		if err := v.first(l); err != nil {
+			return err
+		}
 	}
 	r.FirstSeq, r.LastSeq = v.chain.first, v.chain.seq
-	r.Last = string(l.ts) // kept for the last line alone, but short
 	if n, ok := r.Events[string(l.event)]; ok || len(r.Events) < maxEventNames {
 		r.Events[string(l.event)] = n + 1
 	} else {
@@ -118,7 +146,107 @@ func (v *verifier) line(b []byte) error {
 		r.Sessions++
 	}
 	v.follow(l)
+	v.clock(l)
+	if l.checkpoint != nil {
+		if err := v.checkpoint(l); err != nil {
+			return err
+		}
+	}
+	if v.proving != nil {
+		v.proving.prover.Append(&v.chain.sum)
+	}
+	v.lines++
+	v.offset += int64(len(b)) + 1
+	return v.compare(&v.chain.tree)
+}
+
+// first takes the first line of all, which chain has taken.
+func (v *verifier) first(l *line) error {
+	v.report.First = string(l.ts)
+	v.report.Before = v.chain.first - 1
+	var past header
+	if l.prev != nil {
+		var err error
+		if past, err = headerOf(l); err != nil {
+			return err
+		}
+	}
+	if v.proving != nil {
+		if err := v.proving.begin(past.tree); err != nil {
+			return err
+		}
+	}
+	return v.compare(&past.tree)
+}
+
+// checkpoint notes the checkpoint of l, which chain has held against the
+// records before l.
+func (v *verifier) checkpoint(l *line) error {
+	r, c := &v.report, &v.chain.met
+	r.Checkpoints++
+	r.CheckpointSize, r.CheckpointTime = c.Size, c.Time.Format(timeLayout)
+	switch {
+	case v.chain.signed:
+		r.Signed++
+		v.covered(c.Size, r.CheckpointTime)
+	case v.stray == "":
+		v.stray = fmt.Sprintf("%s: line %d: the checkpoint of %s over %d records", v.name, v.lines+1, c.Origin, c.Size)
+	}
+	if v.proving != nil && (v.chain.signed || !v.keyed()) {
+		return v.proving.covered([]byte(stringOf(l.checkpoint)))
+	}
 	return nil
+}
+
+// keyed reports whether keys were given.
+func (v *verifier) keyed() bool { return len(v.o.Keys.Keys()) > 0 }
+
+// covered notes that a signature by a given key is over the first size records.
+func (v *verifier) covered(size uint64, at string) {
+	v.report.Authenticated = true
+	v.report.Covered, v.report.CoveredTime = size, at
+	v.stray = ""
+}
+
+// authentic reports what no given key has signed although the engine did sign.
+func (v *verifier) authentic() error {
+	switch {
+	case !v.keyed():
+		return nil
+	case !v.report.Authenticated && v.stray == "":
+		return fmt.Errorf("%w: no record of the log is signed: it was written without --audit-key, or anew by somebody who has no key", ErrUnauthenticated)
+	case v.stray != "":
+		return fmt.Errorf("%w: %s is not signed by a key that was given: the log was signed anew by somebody else, or its key was changed; if you trust that key, give it too", ErrUnauthenticated, v.stray)
+	}
+	return nil
+}
+
+// clock notes a ts that goes back, and what the engine wrote of a clock that
+// was set.
+func (v *verifier) clock(l *line) {
+	back := len(l.ts) == len(v.ts) && string(l.ts) < string(v.ts)
+	if back || l.clockJump != nil {
+		r := &v.report
+		if r.ClockJumps++; r.ClockJumps == 1 {
+			r.FirstJump = v.jump(l)
+		}
+	}
+	v.ts = append(v.ts[:0], l.ts...)
+}
+
+// jump says where and how far the clock was set.
+func (v *verifier) jump(l *line) string {
+	var by time.Duration
+	if ms, err := strconv.ParseInt(string(l.clockJump), 10, 64); err == nil {
+		by = time.Duration(ms) * time.Millisecond
+	} else {
+		from, err1 := time.Parse(time.RFC3339Nano, string(v.ts))
+		to, err2 := time.Parse(time.RFC3339Nano, string(l.ts))
+		if err1 == nil && err2 == nil {
+			by = to.Sub(from)
+		}
+	}
+	return fmt.Sprintf("%s: line %d: by %v", v.name, v.lines+1, by)
 }
 
 // follow pairs decisions with completions.
@@ -156,44 +284,9 @@ func (v *verifier) settle() {
 
 func (v *verifier) end() {
 	v.settle()
+	v.report.Last = string(v.ts)
 	v.report.Respelled = v.chain.spell.lines
 	if v.chain.has {
 		v.report.Head = string(v.chain.prev[:])
 	}
-}
-
-// Write renders r for people.
-func (r *Report) Write(w io.Writer) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d records in %d files, %d bytes, %d sessions", r.Records, r.Files, r.Bytes, r.Sessions)
-	if r.LastSeq > 0 {
-		fmt.Fprintf(&b, ", seq %d to %d", r.FirstSeq, r.LastSeq)
-	}
-	if r.Records > 0 {
-		fmt.Fprintf(&b, "\nfrom %s to %s\nhead %s", r.First, r.Last, r.Head)
-	}
-	for _, name := range slices.Sorted(maps.Keys(r.Events)) {
-		fmt.Fprintf(&b, "\n%10d %s", r.Events[name], name)
-	}
-	if r.Incomplete > 0 {
-		fmt.Fprintf(&b, "\n%d requests were allowed and have no completion (still running, or cut by a crash):", r.Incomplete)
-		for _, id := range r.IncompleteIDs {
-			fmt.Fprintf(&b, "\n    %s", id)
-		}
-		if n := r.Incomplete - int64(len(r.IncompleteIDs)); n > 0 {
-			fmt.Fprintf(&b, "\n    and %d more", n)
-		}
-	}
-	if r.Respelled > 0 {
-		fmt.Fprintf(&b, "\n%d records are in the Python library's spelling; their hashes are right over the canonical one", r.Respelled)
-	}
-	if r.Unasked > 0 {
-		fmt.Fprintf(&b, "\n%d completions have no decision before them", r.Unasked)
-	}
-	if !r.Authenticated {
-		b.WriteString("\nunauthenticated: no record is signed; whoever can write the file could have made another, or cut its end off")
-	}
-	b.WriteByte('\n')
-	_, err := io.WriteString(w, b.String())
-	return err
 }
