@@ -251,7 +251,7 @@ func TestAnEmptyLogHasAReport(t *testing.T) {
 
 func TestTheLibrarysLogHasAReport(t *testing.T) {
 	r := gather(t, Options{Files: []string{filepath.Join("..", "audit", "testdata", "stock.jsonl")}})
-	has(t, markdownOf(t, r), "| Event `llm_call` | 5 |", "no engine", "`sess_test_1`")
+	has(t, markdownOf(t, r), "| Event `llm_call` | 8 |", "no engine", "`sess_test_1`")
 
 	l := newLog(t)
 	l.noSeq, l.session, l.agent = true, "sess_test_1", "egress-proxy/v1"

@@ -99,6 +99,7 @@ func limitWords() map[string]string {
 		"token_budget_exceeded":  "the budget of tokens is used up",
 		"refusal_budget":         "refused too often: everything is refused for a while",
 		"too_many_bodies":        "too many bodies are held at once",
+		"too_many_exchanges":     "too many requests are under way at once",
 		"too_many_connections":   "too many connections of one agent",
 		"body_too_large":         "a body beyond the rule's requestBytes",
 		"head_too_large":         "a request head beyond the limit",

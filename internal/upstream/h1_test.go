@@ -413,10 +413,10 @@ func TestDeadlines(t *testing.T) {
 
 	// The answer's time begins when the request has ended.
 	slow := serveHTTP(t, nil, false, echo())
-	w = newWorld(t, nil, func(c *Config) { c.HeaderTimeout = 20 * time.Millisecond })
+	w = newWorld(t, nil, func(c *Config) { c.HeaderTimeout = 250 * time.Millisecond })
 	body := newFeed("a")
 	go func() {
-		time.Sleep(70 * time.Millisecond) // longer than HeaderTimeout: there is no state to wait for
+		time.Sleep(350 * time.Millisecond) // longer than HeaderTimeout: there is no state to wait for
 		body.pieces <- []byte("b")
 		close(body.pieces)
 	}()
