@@ -18,6 +18,7 @@ func auditReportCommand(w *world) *cobra.Command {
 	var asHTML bool
 	var format, policyName, out, since, until string
 	o := auditreport.Options{Tool: "aegrail-engine " + readBuild().version}
+	var against auditOptions
 	c := &cobra.Command{
 		Use:   "report FILE…",
 		Short: "Say what a log shows, for an auditor",
@@ -44,7 +45,13 @@ func auditReportCommand(w *world) *cobra.Command {
 			if err := reportPolicy(c, policyName, &o); err != nil {
 				return err
 			}
+			var closing func()
+			var err error
+			if o.Verify, closing, err = against.verify(w, args); err != nil {
+				return err
+			}
 			r, err := auditreport.Gather(o)
+			closing()
 			if err != nil {
 				return reportFailed(err)
 			}
@@ -55,6 +62,7 @@ func auditReportCommand(w *world) *cobra.Command {
 			return writeReport(w, out, page.Bytes())
 		},
 	}
+	against.define(c)
 	f := c.Flags()
 	f.BoolVar(&asHTML, "html", false, "short for --format html")
 	f.StringVar(&format, "format", "markdown", "`FORMAT`: markdown or html")
@@ -88,7 +96,9 @@ func reportFailed(err error) error {
 	case errors.As(err, &damage):
 		return fmt.Errorf("the log is damaged, so nothing is reported: %w\n  report on it all the same: --unverified", err)
 	case errors.As(err, &path):
-		return badInput(fmt.Errorf("reading the log: %w", err))
+		return badInput(err)
+	case errors.Is(err, audit.ErrUnauthenticated):
+		return fmt.Errorf("nothing is reported: %w", err)
 	default:
 		return badInput(err)
 	}
