@@ -122,8 +122,9 @@ func VerifyProof(files []string, proof []byte, o VerifyOptions) (Proven, error) 
 		}
 		return nil // the library's records have no number; it may be another one
 	}
+	read := int64(0)
 	for _, name := range files {
-		s, err := openSource(name, o.Stdin, o.Progress)
+		s, err := o.open(name, &read)
 		if err != nil {
 			return Proven{}, fmt.Errorf("looking for the record: %w", err)
 		}

@@ -67,7 +67,7 @@ type verifier struct {
 	name    string              // of the file that is being read
 	lines   int64               // of that file
 	offset  int64               // behind the last of those
-	before  int64               // bytes of the files before it, as they are on disk
+	read    int64               // bytes of all files, as they are on disk
 	session string              // of the last line
 	open    map[string]struct{} // :: id of an allowed request → no completion yet
 	ts      []byte              // of the last line
@@ -106,12 +106,7 @@ func (v *verifier) run(files []string) error {
 }
 
 func (v *verifier) file(name string) error {
-	var progress func(int64)
-	read := int64(0)
-	if v.o.Progress != nil {
-		progress = func(n int64) { read = n; v.o.Progress(v.before + n) }
-	}
-	s, err := openSource(name, v.o.Stdin, progress)
+	s, err := v.o.open(name, &v.read)
 	if err != nil {
 		return fmt.Errorf("reading the log: %w", err)
 	}
@@ -120,12 +115,27 @@ func (v *verifier) file(name string) error {
 	good, err := eachLine(name, s.Reader, v.line)
 	v.report.Files++
 	v.report.Bytes += good
-	v.before += read
 	return err
+}
+
+// open opens a file and tells Progress how far the reading has come; read is
+// that in bytes, of this file and those before.
+func (o *VerifyOptions) open(name string, read *int64) (*source, error) {
+	if o.Progress == nil {
+		return openSource(name, o.Stdin, nil)
+	}
+	before := *read
+	return openSource(name, o.Stdin, func(n int64) {
+		*read = before + n
+		o.Progress(*read)
+	})
 }
 
 func (v *verifier) line(b []byte) error {
 	if err := v.chain.next(b); err != nil {
+		if v.lines == 0 && v.report.Files > 0 {
+			err = fmt.Errorf("%w (files are given oldest first, like audit.log.0* audit.log)", err)
+		}
 		return err
 	}
 	r, l := &v.report, &v.chain.line

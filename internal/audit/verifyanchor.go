@@ -17,7 +17,7 @@ const (
 	// maxAnchored is how many checkpoints of an anchor are compared: a year
 	// and four months at one every ten seconds. Each takes 56 bytes.
 	maxAnchored = 1 << 22
-	// recordStart begins a record, and no line of a note.
+	// recordStart begins a record, and stands in no note.
 	recordStart = `{"agent_identity":`
 )
 
@@ -39,7 +39,8 @@ type anchor struct {
 }
 
 // readAnchor reads notes, or lines of a log from which the checkpoints are
-// taken: captured standard output, in which other lines are left out. With keys
+// taken: captured standard output, in which other lines are left out, and what
+// a platform puts in front of each line. With keys
 // only what they signed counts: who can add to an anchor may not be who can
 // sign. Without, the anchor is trusted, and must be one log's.
 func readAnchor(r io.Reader, keys checkpoint.Verifiers) (anchor, error) {
@@ -50,7 +51,7 @@ func readAnchor(r io.Reader, keys checkpoint.Verifiers) (anchor, error) {
 		return a, fmt.Errorf("reading the anchor: %w", err)
 	}
 	take := func(msg []byte) error { return a.take(msg, keys) }
-	if bytes.HasPrefix(head, []byte(recordStart)) || bytes.Contains(head, []byte("\n"+recordStart)) {
+	if bytes.Contains(head, []byte(recordStart)) {
 		err = eachCheckpoint(br, take)
 	} else {
 		err = checkpoint.EachAnchored(br, take)
@@ -98,7 +99,11 @@ func eachCheckpoint(r io.Reader, fn func(msg []byte) error) error {
 			return nil
 		case err != nil && !errors.Is(err, errTooLong):
 			return fmt.Errorf("reading it: %w", err)
-		case err != nil || l.parse(b[:len(b)-1]) != nil || l.checkpoint == nil:
+		case err != nil:
+			continue
+		}
+		start := bytes.Index(b, []byte(recordStart))
+		if start < 0 || l.parse(b[start:len(b)-1]) != nil || l.checkpoint == nil {
 			continue
 		}
 		if err := fn([]byte(stringOf(l.checkpoint))); err != nil {

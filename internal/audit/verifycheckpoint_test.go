@@ -287,8 +287,11 @@ func renumber(log []string, n int) []string {
 func captured(t testing.TB, file string) []byte {
 	t.Helper()
 	out := []byte("time=2026-05-15T09:42:11Z level=INFO msg=starting\n{\"level\":\"info\"}\n\n")
-	for _, line := range lines(t, file) {
+	for i, line := range lines(t, file) {
 		if noteMember.MatchString(line) {
+			if i > 4 {
+				out = append(out, "2026-05-15T09:42:11.123456789Z stdout F "...) // as a node keeps it
+			}
 			out = append(append(out, line...), "\n{\"agent_identity\":\"not a record\"}\n"...)
 		}
 	}
@@ -424,6 +427,7 @@ func TestSegmentsVerifyFromAnyOnCompressedOrNot(t *testing.T) {
 	_, err = w.against([]byte(entries(t, all[2])[0].Checkpoint), checkpoint.Verifiers{}, forged)
 	wantDamage(t, err, 1, "the log was rewritten")
 
+	damaged(t, "files are given oldest first", 1, all[1], all[0])
 	// Behind the right records it does not even stand.
 	damaged(t, "payload.frontier is not that of the records before", 1, all[0], all[1], forged)
 
@@ -507,6 +511,13 @@ func TestProgressIsTheFilesOwnBytes(t *testing.T) {
 	}})
 	if err != nil || last != want {
 		t.Fatalf("%d bytes of %d, %v", last, want, err)
+	}
+	proof, err := Prove(all, uint64(len(lines(t, all[0]))+1), VerifyOptions{})
+	check(t, err)
+	last = 0
+	_, err = VerifyProof(all[:2], proof.Marshal(), VerifyOptions{Progress: func(n int64) { last = n }})
+	if err != nil || last <= int64(len(contents(t, all[0]))) {
+		t.Fatalf("%d bytes, %v", last, err)
 	}
 }
 
