@@ -5,37 +5,11 @@ import (
 	"hash/maphash"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
 )
-
-// agentKey is who asked, as far as it is vouched for: no label buys a second
-// line.
-type agentKey struct {
-	name    string // namespace/serviceaccount, or what the engine calls itself
-	vouched bool   // by Kubernetes
-}
-
-type pairKey struct {
-	agent agentKey
-	host  string // with the port, where it is not the scheme's own
-}
-
-type targetKey struct {
-	agent        agentKey
-	host, reason string
-}
-
-type ruleKey struct{ policy, rule string }
-
-type limitKey struct {
-	reason string
-	agent  agentKey
-	rule   string
-}
 
 // traffic is what left, and what came back.
 type traffic struct {
@@ -68,7 +42,8 @@ type reasonRow struct {
 // session is one start of an engine, or of the library.
 type session struct {
 	id, version, command string
-	engine               bool // it began with engine_start
+	engine               bool // an engine wrote it: its records are numbered
+	began                bool // with engine_start, in this log
 	resumed              bool
 	stopped              bool   // it ended with engine_shutdown
 	torn                 string // what was cut off the file at this start
@@ -109,7 +84,7 @@ type event struct {
 	at          ref
 	time        time.Time
 	jump        int64 // ms
-	lost        int64 // completions
+	number      int64 // of completions lost, or of segments removed
 	first, last string
 	text        string
 }
@@ -122,7 +97,7 @@ type collector struct {
 	controls     []control
 	seed         maphash.Seed
 
-	records, counted, untimed int64 // read, of these in the time, of these without a readable time
+	records, counted, untimed int64 // read; of these in the reported time; left out for want of a readable one
 	head                      string
 	events                    table[string, int64]
 	sessions                  []*session
@@ -152,7 +127,9 @@ type collector struct {
 
 	truncated        list[topItem]
 	slow, sent, back top
+	beats            table[string, count] // heartbeats by reason
 	jumps, troubles  list[event]
+	removed          list[event] // segments, by retention
 	findings         []finding
 }
 
@@ -163,7 +140,7 @@ func newCollector(since, until time.Time) *collector {
 		agents: newTable[agentKey, agentRow](maxAgents), pairs: newTable[pairKey, traffic](maxPairs), hosts: newTable[string, traffic](maxPairs),
 		rules: newTable[ruleKey, ruleRow](maxPairs), denials: newTable[string, reasonRow](maxReasons), targets: newTable[targetKey, count](maxPairs),
 		errors: newTable[string, reasonRow](maxReasons), limits: newTable[limitKey, count](maxPairs), observed: newTable[targetKey, count](maxPairs),
-		tunnels: newTable[pairKey, traffic](maxPairs), pathRoom: maxAllPaths,
+		tunnels: newTable[pairKey, traffic](maxPairs), beats: newTable[string, count](maxReasons), pathRoom: maxAllPaths,
 	}
 	c.findings = make([]finding, len(c.controls))
 	return c
@@ -175,8 +152,12 @@ func (c *collector) add(e *audit.Entry, file int) {
 	c.records++
 	c.head = e.Hash
 	at := ref{e.Seq, file, e.Line}
-	c.follow(e, at)
-	if !c.inTime(e) {
+	in := c.inTime(e.Time)
+	c.follow(e, at, in)
+	if !in {
+		if e.Time.IsZero() {
+			c.untimed++
+		}
 		return
 	}
 	c.counted++
@@ -207,32 +188,39 @@ func (c *collector) add(e *audit.Entry, file int) {
 	c.egress(&s, at)
 }
 
-func (c *collector) inTime(e *audit.Entry) bool {
+// inTime reports that a record is in the reported time. One whose time cannot
+// be read is, if there is no bound.
+func (c *collector) inTime(t time.Time) bool {
 	if c.since.IsZero() && c.until.IsZero() {
 		return true
 	}
-	if e.Time.IsZero() {
-		c.untimed++
-		return false
-	}
-	return !e.Time.Before(c.since) && (c.until.IsZero() || e.Time.Before(c.until))
+	return !t.IsZero() && !t.Before(c.since) && (c.until.IsZero() || t.Before(c.until))
 }
 
 // engine takes the engine's own records.
 func (c *collector) engine(e *audit.Entry, at ref) {
-	if e.Reason == "audit_recovered" {
-		c.troubles.add(event{at: at, time: e.Time, lost: e.Count, first: keep(e.First), last: keep(e.Last), text: keep(e.Detail)})
-	}
 	if e.Event == "engine_start" && c.now.torn != "" {
 		c.troubles.add(event{at: at, time: e.Time, text: c.now.torn})
 	}
+	if e.Event != "engine_heartbeat" {
+		return
+	}
+	c.beats.at(keep(e.Reason)).add(e, at, 1)
+	what := event{at: at, time: e.Time, number: e.Count, first: keep(e.First), last: keep(e.Last), text: keep(e.Detail)}
+	switch e.Reason {
+	case "audit_recovered":
+		c.troubles.add(what)
+	case "retention":
+		c.removed.add(what)
+	}
 }
 
-// follow keeps to the sessions, and pairs decisions with completions.
-func (c *collector) follow(e *audit.Entry, at ref) {
+// follow keeps to the sessions, and pairs decisions with completions. in says
+// that the record is in the reported time.
+func (c *collector) follow(e *audit.Entry, at ref, in bool) {
 	if c.now == nil || c.now.id != keep(e.Session) {
 		c.settle()
-		c.now = &session{id: keep(e.Session)}
+		c.now = &session{id: keep(e.Session), engine: e.Seq > 0}
 		if len(c.sessions) < maxSessions {
 			c.sessions = append(c.sessions, c.now)
 		} else {
@@ -248,13 +236,13 @@ func (c *collector) follow(e *audit.Entry, at ref) {
 	switch {
 	case e.ID == "":
 	case e.Phase == audit.PhaseComplete.String():
-		c.completed(e)
+		c.completed(e, in)
 	case e.Event == "egress_allowed" && e.Attempt <= 1:
 		if len(c.pending) >= maxPending {
 			c.missed++
 			return
 		}
-		p := pending{at: at, time: e.Time, agent: agentOf(e), target: targetOf(e), verdict: allowed, counted: c.inTime(e)}
+		p := pending{at: at, time: e.Time, agent: agentOf(e), target: targetOf(e), verdict: allowed, counted: in}
 		if e.Observed {
 			p.verdict = observed
 		}
@@ -263,10 +251,10 @@ func (c *collector) follow(e *audit.Entry, at ref) {
 }
 
 // completed closes a request, and moves it to what became of it.
-func (c *collector) completed(e *audit.Entry) {
+func (c *collector) completed(e *audit.Entry, in bool) {
 	p, ok := c.pending[keep(e.ID)]
 	if !ok {
-		if c.missed == 0 && c.inTime(e) {
+		if c.missed == 0 && in {
 			c.unasked++
 		}
 		return
@@ -321,7 +309,7 @@ func (s *session) start(line []byte) {
 			} `json:"torn"`
 		} `json:"payload"`
 	}
-	s.engine = true
+	s.engine, s.began = true, true
 	if json.Unmarshal(line, &r) != nil {
 		return // members of other types: not the engine's
 	}
@@ -437,56 +425,4 @@ func (c *collector) completion(s *seen, at ref) {
 		t.value = e.ResponseBytes
 		c.truncated.add(t)
 	}
-}
-
-// agentOf is whose record e is. Nobody's is the zero key: the engine's own name
-// stands in such a record.
-func agentOf(e *audit.Entry) agentKey {
-	switch {
-	case e.Namespace != "":
-		return agentKey{keep(e.Namespace + "/" + e.ServiceAccount), true}
-	case e.Reason == "unknown_principal":
-		return agentKey{}
-	default:
-		return agentKey{keep(e.AgentIdentity), false}
-	}
-}
-
-// hostOf is the host, with the port where it is not the scheme's own. "" is a
-// record that stands for many, or one that was refused before a host was read.
-func hostOf(e *audit.Entry) string {
-	host := e.Host
-	if strings.Contains(host, ":") && !strings.HasPrefix(host, "[") {
-		host = "[" + host + "]"
-	}
-	if e.Port != 0 && (e.Scheme != "http" || e.Port != 80) && (e.Scheme == "http" || e.Port != 443) {
-		host += ":" + strconv.Itoa(int(e.Port))
-	}
-	return keep(host)
-}
-
-// targetOf is method, host and path, as far as the record has them.
-func targetOf(e *audit.Entry) string {
-	path := e.Path + e.PathPattern
-	if e.PathLen > 0 {
-		path += "..."
-	}
-	return keep(strings.TrimSpace(e.Method + " " + hostOf(e) + path))
-}
-
-func ruleOf(e *audit.Entry) ruleKey { return ruleKey{keep(e.Policy), keep(e.Rule)} }
-
-// ruleName is policy and rule as one word.
-func ruleName(e *audit.Entry) string {
-	if e.Rule == "" {
-		return ""
-	}
-	return ruleOf(e).String()
-}
-
-func (k ruleKey) String() string {
-	if k.policy == "" {
-		return k.rule
-	}
-	return k.policy + "/" + k.rule
 }

@@ -38,8 +38,10 @@ func (m markdown) document(d *document) {
 	} else {
 		m.line("> **", mdText(d.banner[0]), "**")
 	}
-	for _, p := range d.banner[1:] {
-		m.line(">")
+	for i, p := range d.banner[1:] {
+		if i > 0 || d.verified {
+			m.line(">")
+		}
 		m.line("> ", mdText(p))
 	}
 	if d.caution != nil {

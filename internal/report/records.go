@@ -87,10 +87,18 @@ func (r *Report) logTrouble() section {
 	} else {
 		g := &grid{columns: columns("Record", "Time", "From", "To", "#Completions lost", "What happened")}
 		for _, t := range c.troubles.items {
-			g.rows = append(g.rows, cells(r.name(t.at), when(t.time), logged(t.first), logged(t.last), number(t.lost), logged(t.text)))
+			g.rows = append(g.rows, cells(r.name(t.at), when(t.time), logged(t.first), logged(t.last), number(t.number), logged(t.text)))
 		}
 		s.parts = append(s.parts, part{heading: "Interruptions", grid: g, notes: append(c.troubles.note(),
 			say("While the log takes no record the engine forwards nothing new and answers 503."))})
+	}
+	if c.removed.n > 0 {
+		g := &grid{columns: columns("Record", "Time", "#Segments", "Which")}
+		for _, e := range c.removed.items {
+			g.rows = append(g.rows, cells(r.name(e.at), when(e.time), number(e.number), logged(e.text)))
+		}
+		s.parts = append(s.parts, part{heading: "Removed by retention", grid: g, notes: append(c.removed.note(),
+			say("Only segments that an anchored checkpoint covers and every sink has taken are removed."))})
 	}
 	if n := r.killed(); n > 0 {
 		s.intro = append(s.intro, say(plural(n, "session")+" before the last ended without engine_shutdown: the engine was killed, or its machine died."))

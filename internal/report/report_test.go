@@ -56,6 +56,8 @@ func smallLog(t *testing.T) *logBuilder {
 	l.add("engine_heartbeat", members{"reason": "audit_recovered", "detail": "no space left on device", "count": 2, "first": "2026-05-15T09:44:00.000Z", "last": "2026-05-15T09:45:00.000Z", "clock_jump_ms": -7200000})
 	l.agent = "support/bot"
 	l.add("egress_allowed", with(bot(), members{"phase": "decision", "attempt": 1, "id": "00000000000000ff", "host": "api.openai.com", "method": "POST", "path": "/v1/lost", "rule": "chat", "scheme": "https", "port": 443}))
+	l.add("engine_heartbeat", members{"reason": "checkpoint"})
+	l.add("engine_heartbeat", members{"reason": "retention", "count": 1, "detail": "audit.log.000000000001"})
 	l.at = l.at.Add(time.Hour)
 	l.session, l.agent = "sess_1778841911123_fedcba9876543210", "aegrail-engine"
 	l.add("engine_start", members{"engine": members{"version": "v0.4.0", "command": "serve"}, "resumed": true, "policy_revision": "sha256:fedcba987654", "torn": members{"bytes": 80, "file": "audit.log.torn-1", "sha256": strings.Repeat("a", 64)}})
@@ -150,10 +152,10 @@ func TestTimeBoundsWhatIsReportedAndNotWhatIsVerified(t *testing.T) {
 	file := smallLog(t).file()
 	at := time.Date(2026, 5, 15, 10, 0, 0, 0, time.UTC)
 	after := gather(t, Options{Files: []string{file}, Since: at})
-	has(t, markdownOf(t, after), "VERIFIED: 25 records", "4 records from 2026-05-15 10:00:00Z on", "| Requests |", "| 1 | 1 | 0 | 0 | 0 |", "pypi.org")
+	has(t, markdownOf(t, after), "VERIFIED: 27 records", "4 records from 2026-05-15 10:00:00Z on", "| Requests |", "| 1 | 1 | 0 | 0 | 0 |", "pypi.org")
 	hasNot(t, markdownOf(t, after), "api.openai.com", "sess_1778838131123")
 	before := gather(t, Options{Files: []string{file}, Until: at})
-	has(t, markdownOf(t, before), "21 records before 2026-05-15 10:00:00Z", "api.openai.com")
+	has(t, markdownOf(t, before), "23 records before 2026-05-15 10:00:00Z", "api.openai.com")
 	hasNot(t, markdownOf(t, before), "pypi.org")
 	both := gather(t, Options{Files: []string{file}, Since: at, Until: at.Add(time.Hour)})
 	has(t, markdownOf(t, both), "from 2026-05-15 10:00:00Z on and before 2026-05-15 11:00:00Z")
@@ -200,7 +202,7 @@ func TestADamagedLogIsRefused(t *testing.T) {
 		}
 	}
 	r := gather(t, Options{Files: []string{smallLog(t).file()}, Unverified: true})
-	has(t, markdownOf(t, r), "> **VERIFIED: 25 records")
+	has(t, markdownOf(t, r), "> **VERIFIED: 27 records")
 }
 
 func TestWhatIsReportedIsWhatWasVerified(t *testing.T) {
@@ -209,7 +211,7 @@ func TestWhatIsReportedIsWhatWasVerified(t *testing.T) {
 	r := &Report{o: Options{Files: []string{file}}, c: newCollector(time.Time{}, time.Time{}), proof: verified(t, file)}
 	l.add("engine_heartbeat", nil)
 	write(t, file, l.out.Bytes())
-	if err := r.read(); err != nil || r.c.records != 25 {
+	if err := r.read(); err != nil || r.c.records != 27 {
 		t.Errorf("a log that grew: %v, %d records", err, r.c.records)
 	}
 	r.c = newCollector(time.Time{}, time.Time{})
@@ -251,7 +253,7 @@ func TestAnEmptyLogHasAReport(t *testing.T) {
 
 func TestTheLibrarysLogHasAReport(t *testing.T) {
 	r := gather(t, Options{Files: []string{filepath.Join("..", "audit", "testdata", "stock.jsonl")}})
-	has(t, markdownOf(t, r), "| Event `llm_call` | 8 |", "no engine", "`sess_test_1`")
+	has(t, markdownOf(t, r), "| Event `llm_call` | ", "no engine", "No record names one.", "`sess_test_1`")
 
 	l := newLog(t)
 	l.noSeq, l.session, l.agent = true, "sess_test_1", "egress-proxy/v1"
@@ -272,6 +274,32 @@ func TestTheLibrarysLogHasAReport(t *testing.T) {
 	l.add("egress_denied", members{"host": "other.example", "reason": "not_in_allowlist"})
 	r = gather(t, Options{Files: []string{two, l.file()}})
 	has(t, markdownOf(t, r), "`audit.log` line 1")
+}
+
+func TestASessionMayHaveBegunInAnEarlierFile(t *testing.T) {
+	r := &Report{o: Options{Files: []string{"audit.log"}, Since: time.Unix(1, 0)}, proof: audit.Report{Records: 3, Authenticated: true}, c: newCollector(time.Unix(1, 0), time.Time{})}
+	for _, e := range []audit.Entry{
+		{Event: "egress_allowed", Phase: "complete", ID: "1", Session: "s", Seq: 7, Time: time.Unix(2, 0), Path: "/long", PathLen: 9000, Method: "GET", DurationMS: 5},
+		{Event: "egress_allowed", Phase: "decision", Attempt: 2, ID: "1", Session: "s", Seq: 8, Time: time.Unix(2, 0)},
+		{Event: "egress_allowed", Session: "s", Seq: 9}, // no time
+		{Event: "engine_start", Session: "t", Seq: 10, Raw: []byte(`{"payload":{"engine":1}}`), Time: time.Unix(2, 0)},
+	} {
+		r.c.add(&e, 0)
+	}
+	r.c.settle()
+	md := markdownOf(t, r)
+	has(t, md, "| `s` | began before this log |", "| `t` | of unknown version |", "1 completion without a decision before", "1 record whose time cannot be read",
+		"AUTHENTICATED: a key that was given signed it", "`GET /long...`", "killed: no engine")
+	hasNot(t, md, "UNAUTHENTICATED")
+	if r.c.total != [verdicts]int64{} {
+		t.Errorf("a second attempt was counted: %v", r.c.total)
+	}
+
+	// Without bounds a record counts whose time cannot be read.
+	c := newCollector(time.Time{}, time.Time{})
+	c.add(&audit.Entry{Event: "egress_allowed", Session: "s"}, 0)
+	c.add(&audit.Entry{Event: "egress_allowed", Session: "s", Time: time.Unix(2, 0)}, 0)
+	has(t, markdownOf(t, &Report{o: Options{Files: []string{"audit.log"}}, c: c}), "1 request left out: the time cannot be read")
 }
 
 func TestRulesThatWereNeverUsed(t *testing.T) {

@@ -40,7 +40,11 @@ func (r *Report) banner() []para {
 	if p.Records == 0 {
 		return []para{say("VERIFIED: the log is empty")}
 	}
-	return []para{head, say("The chain of hashes is whole from the first record to the last, whose event_hash is ", logged(p.Head), ".")}
+	b := []para{head, say("The chain of hashes is whole from the first record to the last, whose event_hash is ", logged(p.Head), ".")}
+	if p.Authenticated {
+		b = append(b, say("AUTHENTICATED: a key that was given signed it."))
+	}
+	return b
 }
 
 // caution is what verifying could not say.
@@ -111,6 +115,9 @@ func (r *Report) coverage() section {
 	if c.events.over > 0 {
 		row("Other events", number(c.events.rest))
 	}
+	for _, b := range c.beats.sorted(func(v *count) int64 { return v.n }, text) {
+		g.rows = append(g.rows, cells(say("Heartbeat ", logged(b.key)), say(number(b.val.n)+", the last "+when(b.val.last))))
+	}
 	s.parts = append(s.parts, part{grid: g}, r.sessions(), r.revisions())
 	return s
 }
@@ -139,8 +146,10 @@ func (r *Report) sessions() part {
 		switch {
 		case s.version != "":
 			engine = say(logged(strings.TrimSpace(s.version + " " + s.command)))
+		case s.began:
+			engine = say("of unknown version")
 		case s.engine:
-			engine = say("an engine of unknown version")
+			engine = say("began before this log")
 		}
 		end := "killed: no engine_shutdown"
 		switch {
@@ -153,6 +162,7 @@ func (r *Report) sessions() part {
 		}
 		p.grid.rows = append(p.grid.rows, cells(logged(s.id), engine, when(s.first), when(s.last), number(s.records), end))
 	}
+	p.grid = p.grid.orNil()
 	p.notes = p.grid.cut(p.notes, nil)
 	if n := r.c.moreSessions; n > 0 {
 		p.notes = append(p.notes, say(plural(n, "more session")+" are counted and not listed."))
@@ -165,6 +175,9 @@ func (r *Report) revisions() part {
 	rows := r.c.revisions.sorted(func(v *revision) int64 { return -int64(v.order) }, text)
 	for _, row := range rows {
 		p.grid.rows = append(p.grid.rows, cells(logged(row.key), when(row.val.first), when(row.val.last), number(row.val.n), r.examples(&row.val.count)))
+	}
+	if p.grid = p.grid.orNil(); p.grid == nil {
+		p.notes = append(p.notes, say("No record names one."))
 	}
 	p.notes = p.grid.cut(p.notes, nil)
 	if r.c.revisions.over > 0 {
@@ -186,7 +199,7 @@ func (r *Report) overTime() section {
 	}
 	s.parts = append(s.parts, part{stack: &stack{*t}})
 	if t.untimed != 0 {
-		s.intro = append(s.intro, say(plural(t.untimed, "request")+" with a time that cannot be read are left out."))
+		s.intro = append(s.intro, say(plural(t.untimed, "request")+" left out: the time cannot be read."))
 	}
 	return s
 }
@@ -249,10 +262,18 @@ func host(s string) para {
 	return say(logged(s))
 }
 
+// orNil returns nil for a table without rows.
+func (g *grid) orNil() *grid {
+	if len(g.rows) == 0 {
+		return nil
+	}
+	return g
+}
+
 // cut bounds a table at maxRows and says what was left out; more describes the
 // rows that are not shown, or is nil.
 func (g *grid) cut(notes []para, more func(from int) string) []para {
-	if len(g.rows) <= maxRows {
+	if g == nil || len(g.rows) <= maxRows {
 		return notes
 	}
 	left := len(g.rows) - maxRows
@@ -263,15 +284,6 @@ func (g *grid) cut(notes []para, more func(from int) string) []para {
 	}
 	return append(notes, say(plural(int64(left), "more row")+" left out"+what+"."))
 }
-
-// What rows of the same weight are sorted by.
-
-func (k agentKey) String() string { return k.name }
-func (k pairKey) String() string  { return k.agent.name + " " + k.host }
-func (k targetKey) String() string {
-	return k.agent.name + " " + k.host + " " + k.reason
-}
-func (k limitKey) String() string { return k.reason + " " + k.agent.name + " " + k.rule }
 
 // barsOf makes a plot of the heaviest items.
 func barsOf(title string, items []bar, words func(int64) string) *bars {

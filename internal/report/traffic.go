@@ -114,9 +114,8 @@ func (r *Report) rules() section {
 		g.rows = append(g.rows, cells(logged(row.key.policy), logged(row.key.rule), number(v.n), number(v.denied), number(v.broken), size(v.out), size(v.in),
 			when(v.first), when(v.last)))
 	}
-	p := part{heading: "Rules that decided", grid: g}
-	if len(g.rows) == 0 {
-		p.grid = nil
+	p := part{heading: "Rules that decided", grid: g.orNil()}
+	if p.grid == nil {
 		p.notes = append(p.notes, say("No record names a rule."))
 	}
 	p.notes = restNote(p.notes, c.rules.over, c.rules.rest.n+c.rules.rest.denied, "decision")
@@ -158,10 +157,8 @@ func (r *Report) unused() part {
 	if r.c.rules.over > 0 {
 		p.notes = append(p.notes, say("The log names more rules than are told apart: one of those below may be among them."))
 	}
-	if len(g.rows) > 0 {
-		p.grid = g
-		p.notes = g.cut(p.notes, nil)
-	}
+	p.grid = g.orNil()
+	p.notes = p.grid.cut(p.notes, nil)
 	return p
 }
 

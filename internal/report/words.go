@@ -99,8 +99,8 @@ func limitWords() map[string]string {
 		"token_budget_exceeded":  "the budget of tokens is used up",
 		"refusal_budget":         "refused too often: everything is refused for a while",
 		"too_many_bodies":        "too many bodies are held at once",
-		"too_many_exchanges":     "too many requests are under way at once",
 		"too_many_connections":   "too many connections of one agent",
+		"too_many_exchanges":     "too many requests of one agent at once",
 		"body_too_large":         "a body beyond the rule's requestBytes",
 		"head_too_large":         "a request head beyond the limit",
 		"too_many_fields":        "more header fields than the limit",
@@ -175,8 +175,7 @@ func clientWords() map[string]string {
 func engineWords() map[string]string {
 	return map[string]string{
 		"audit_unavailable": "the log took no record, so nothing was forwarded", "audit_recovered": "the log takes records again",
-		"shutdown": "the engine was stopping", "internal": "a defect of the engine", "checkpoint": "a signed checkpoint",
-		"segment": "the head of a log file", "none": "", "other": "reasons that were not told apart",
+		"shutdown": "the engine was stopping", "internal": "a defect of the engine", "none": "", "other": "reasons that were not told apart",
 	}
 }
 
