@@ -10,7 +10,7 @@ type document struct {
 	title    string
 	verified bool
 	banner   []para // the first is the headline
-	caution  para   // nil: nothing to add
+	cautions []para
 	facts    []fact
 	findings []remark
 	sections []section

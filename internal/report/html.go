@@ -35,8 +35,8 @@ type view struct {
 	Title, StyleHash string
 	Style            template.CSS
 	Verified         bool
-	Banner, Notes    []para
-	Caution          para
+	Banner, Cautions []para
+	Notes            []para
 	Facts            []fact
 	Findings         []viewFinding
 	Sections         []viewSection
@@ -79,7 +79,7 @@ func viewOf(d *document) view {
 	sum := sha256.Sum256([]byte(styleSource))
 	v := view{
 		Title: d.title, Style: template.CSS(styleSource), StyleHash: base64.StdEncoding.EncodeToString(sum[:]), //nolint:gosec // our own file
-		Verified: d.verified, Banner: d.banner, Caution: d.caution, Notes: d.notes, Facts: d.facts,
+		Verified: d.verified, Banner: d.banner, Cautions: d.cautions, Notes: d.notes, Facts: d.facts,
 	}
 	for _, f := range d.findings {
 		v.Findings = append(v.Findings, viewFinding{f.text, f.section})

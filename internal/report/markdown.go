@@ -44,9 +44,9 @@ func (m markdown) document(d *document) {
 		}
 		m.line("> ", mdText(p))
 	}
-	if d.caution != nil {
+	for _, p := range d.cautions {
 		m.line(">")
-		m.line("> ", mdText(d.caution))
+		m.line("> ", mdText(p))
 	}
 	m.line()
 	var names, rule, values []string

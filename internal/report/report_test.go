@@ -176,6 +176,40 @@ func TestTimeBoundsWhatIsReportedAndNotWhatIsVerified(t *testing.T) {
 	has(t, markdownOf(t, second), "1 completion without a decision before")
 }
 
+func TestTheTopSaysHowFarTheLogIsProven(t *testing.T) {
+	const unauthenticated = "UNAUTHENTICATED"
+	for what, row := range map[string]struct {
+		p       audit.Report
+		has, no []string
+	}{
+		"no checkpoints":    {audit.Report{Records: 9}, []string{unauthenticated, "no signature was checked"}, []string{"ANCHORED", "INCOMPLETE"}},
+		"no key":            {audit.Report{Records: 9, Checkpoints: 2}, []string{unauthenticated, "the log has 2 checkpoints"}, []string{"NOT SIGNED"}},
+		"all signed":        {audit.Report{Records: 9, Authenticated: true, Covered: 8, CheckpointSize: 8, CoveredTime: "2026"}, []string{"AUTHENTICATED: a key that was given signed the records 1 to 8, at `2026`"}, []string{unauthenticated, "NOT SIGNED"}},
+		"signed but an end": {audit.Report{Records: 9, Authenticated: true, Covered: 5, CheckpointSize: 7}, []string{"NOT SIGNED YET: 4 records"}, []string{unauthenticated}},
+		"signed to its end": {audit.Report{Records: 9, Authenticated: true, Covered: 9}, nil, []string{unauthenticated, "NOT SIGNED"}},
+		"later segments": {
+			audit.Report{Records: 9, Before: 90, Authenticated: true, Covered: 98, CheckpointSize: 98},
+			[]string{"INCOMPLETE: the records 1 to 90 are in earlier files"},
+			[]string{unauthenticated, "NOT SIGNED"},
+		},
+		"an anchor": {
+			audit.Report{Records: 9, Anchored: 3, AnchorSize: 7, AnchorTime: "2026", AnchorForeign: 1},
+			[]string{"ANCHORED: 3 checkpoints", "records 1 to 7, at `2026`", "1 checkpoint of the anchor were left out", unauthenticated},
+			nil,
+		},
+	} {
+		r := &Report{o: Options{Files: []string{"f"}}, c: newCollector(time.Time{}, time.Time{}), proof: row.p}
+		md := markdownOf(t, r)
+		top, _, _ := strings.Cut(md, "\n## ")
+		t.Log(what)
+		has(t, top, row.has...)
+		hasNot(t, top, row.no...)
+		if n := strings.Count(htmlOf(t, r), `"banner warn"`); n != len(r.cautions()) {
+			t.Errorf("%s: %d cautions in the page", what, n)
+		}
+	}
+}
+
 func TestADamagedLogIsRefused(t *testing.T) {
 	good := smallLog(t).out.Bytes()
 	lines := bytes.SplitAfter(good, []byte("\n"))
@@ -277,7 +311,7 @@ func TestTheLibrarysLogHasAReport(t *testing.T) {
 }
 
 func TestASessionMayHaveBegunInAnEarlierFile(t *testing.T) {
-	r := &Report{o: Options{Files: []string{"audit.log"}, Since: time.Unix(1, 0)}, proof: audit.Report{Records: 3, Authenticated: true}, c: newCollector(time.Unix(1, 0), time.Time{})}
+	r := &Report{o: Options{Files: []string{"audit.log"}, Since: time.Unix(1, 0)}, proof: audit.Report{Records: 3, LastSeq: 10}, c: newCollector(time.Unix(1, 0), time.Time{})}
 	for _, e := range []audit.Entry{
 		{Event: "egress_allowed", Phase: "complete", ID: "1", Session: "s", Seq: 7, Time: time.Unix(2, 0), Path: "/long", PathLen: 9000, Method: "GET", DurationMS: 5},
 		{Event: "egress_allowed", Phase: "decision", Attempt: 2, ID: "1", Session: "s", Seq: 8, Time: time.Unix(2, 0)},
@@ -289,8 +323,7 @@ func TestASessionMayHaveBegunInAnEarlierFile(t *testing.T) {
 	r.c.settle()
 	md := markdownOf(t, r)
 	has(t, md, "| `s` | began before this log |", "| `t` | of unknown version |", "1 completion without a decision before", "1 record whose time cannot be read",
-		"AUTHENTICATED: a key that was given signed it", "`GET /long...`", "killed: no engine")
-	hasNot(t, md, "UNAUTHENTICATED")
+		"`GET /long...`", "killed: no engine")
 	if r.c.total != [verdicts]int64{} {
 		t.Errorf("a second attempt was counted: %v", r.c.total)
 	}

@@ -12,7 +12,7 @@ import (
 // document puts what was found into words.
 func (r *Report) document() *document {
 	d := &document{title: "Egress audit report", verified: r.damage == nil}
-	d.banner, d.caution = r.banner(), r.caution()
+	d.banner, d.cautions = r.banner(), r.cautions()
 	d.facts = r.facts()
 	d.sections = []section{
 		r.coverage(), r.overTime(), r.denials(), r.egress(), r.rules(), r.limits(), r.errors(), r.observed(), r.passthrough(),
@@ -21,39 +21,6 @@ func (r *Report) document() *document {
 	d.findings = r.findings()
 	d.notes = r.notes()
 	return d
-}
-
-func (r *Report) banner() []para {
-	p := &r.proof
-	if r.damage != nil {
-		b := []para{
-			say("NOT VERIFIED: the log is damaged"),
-			say("What follows counts records that nobody can rely on: from the damage on, they may have been changed, added or removed. Made with --unverified."),
-			say("The damage: ", whole(r.damage.Error()), ". ", plural(p.Records, "record")+" before it verify."),
-		}
-		for _, err := range r.unread {
-			b = append(b, say("Not read from here on: ", whole(err.Error()), "."))
-		}
-		return b
-	}
-	head := say("VERIFIED: ", plural(p.Records, "record")+", each one unchanged and in its place")
-	if p.Records == 0 {
-		return []para{say("VERIFIED: the log is empty")}
-	}
-	b := []para{head, say("The chain of hashes is whole from the first record to the last, whose event_hash is ", logged(p.Head), ".")}
-	if p.Authenticated {
-		b = append(b, say("AUTHENTICATED: a key that was given signed it."))
-	}
-	return b
-}
-
-// caution is what verifying could not say.
-func (r *Report) caution() para {
-	if r.damage != nil || r.proof.Authenticated || r.proof.Records == 0 {
-		return nil
-	}
-	return say("UNAUTHENTICATED: no signature was checked. Whoever can write the files could have made another log that verifies, or cut whole records off " +
-		"its end. Compare the last event_hash with one that was kept elsewhere.")
 }
 
 func (r *Report) facts() []fact {
