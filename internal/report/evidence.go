@@ -70,6 +70,12 @@ func (s *seen) refusedFor(reasons ...string) bool {
 	return s.verdict == denied && slices.Contains(reasons, s.Reason)
 }
 
+// refusesHost reports a denial of the whole host, for this agent: not of a
+// method, or of one request too many.
+func (s *seen) refusesHost() bool {
+	return s.refusedFor("not_in_allowlist", "tunnel_not_allowed", "port_not_allowed", "scheme_not_allowed", "denied_by_rule", "no_policy_for_agent")
+}
+
 // claimsAnother reports a label that names somebody else than Kubernetes
 // vouches for.
 func (s *seen) claimsAnother() bool {
@@ -126,10 +132,8 @@ func abuse() []control {
 			func(s *seen) bool { return s.refusedFor("no_policy_for_agent") }},
 		{"names", id, held, "Names that do not agree were refused (domain fronting)", "name_mismatch, no_sni, ech_in_passthrough",
 			func(s *seen) bool { return s.verdict == denied && s.group == groupName }},
-		{"inside", id, held, "Ways to private addresses and metadata services were refused", "address_denied, and denials whose host is one",
-			func(s *seen) bool {
-				return s.verdict == denied && (s.group == groupAddress || insideHost(s.Host))
-			}},
+		{"inside", id, held, "Ways to private addresses and metadata services were refused", "address_denied, and hosts that are one and that no rule allows",
+			func(s *seen) bool { return s.refusedFor("address_denied") || s.refusesHost() && insideHost(s.Host) }},
 		{"claims", id, attempts, "A caller claims another name than the one vouched for", "records whose claimed identity is not the service account's",
 			func(s *seen) bool { return s.decision && s.claimsAnother() }},
 		{"", id, traced, "Private addresses were reached because a rule names them", "completions whose upstream_addr is private",

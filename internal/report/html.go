@@ -236,7 +236,7 @@ func columnOf(t *timeline, key, slots int64, row *[verdicts]int64, y func(int64)
 
 // ticks names up to five bars below the plot.
 func (v *viewPlot) ticks(t *timeline, n, slots int64) {
-	step := max((n+3)/4, 1)
+	step := max((n+3)/4, (slots+4)/5) // so that they do not touch
 	for i := int64(0); i < n; i += step {
 		tick := viewTick{X: percent(float64(i) / float64(slots)), Anchor: "start", Text: tickText(t, i, step), Wide: i != 0 && i != 2*step}
 		v.Ticks = append(v.Ticks, tick)

@@ -43,6 +43,7 @@ func smallLog(t *testing.T) *logBuilder {
 	l.request(with(bot(), members{"host": "bank.example", "method": "CONNECT", "scheme": "tunnel", "mitm": false, "rule": "pinned"}), members{"request_bytes": 15 << 20, "response_bytes": 4000})
 	l.refuse(with(bot(), members{"host": "api.openai.com", "method": "DELETE", "path": "/v1/files", "reason": "method_not_allowed"}))
 	l.refuse(with(bot(), members{"host": "169.254.169.254", "port": 80, "scheme": "http", "method": "GET", "path": "/latest", "reason": "not_in_allowlist"}))
+	l.refuse(with(bot(), members{"host": "10.1.2.3", "method": "PUT", "path": "/", "reason": "path_not_allowed"}))
 	l.refuse(with(bot(), members{"host": "api.openai.com", "method": "POST", "path": "/v1/chat/completions", "reason": "rate_limited", "rule": "chat", "status_code": 429}))
 	l.refuse(with(bot(), members{"host": "api.openai.com", "sni": "evil.example", "reason": "name_mismatch"}))
 	delete(chat, "rule")
@@ -121,7 +122,7 @@ func TestTheReportOfASmallLog(t *testing.T) {
 
 func TestEachRequestCountsOnceByWhatBecameOfIt(t *testing.T) {
 	c := smallReport(t).c
-	want := [verdicts]int64{allowed: 5, observed: 1, denied: 46, failed: 1}
+	want := [verdicts]int64{allowed: 5, observed: 1, denied: 47, failed: 1}
 	if c.total != want {
 		t.Errorf("%v, want %v", c.total, want)
 	}
@@ -152,10 +153,10 @@ func TestTimeBoundsWhatIsReportedAndNotWhatIsVerified(t *testing.T) {
 	file := smallLog(t).file()
 	at := time.Date(2026, 5, 15, 10, 0, 0, 0, time.UTC)
 	after := gather(t, Options{Files: []string{file}, Since: at})
-	has(t, markdownOf(t, after), "VERIFIED: 27 records", "4 records from 2026-05-15 10:00:00Z on", "| Requests |", "| 1 | 1 | 0 | 0 | 0 |", "pypi.org")
+	has(t, markdownOf(t, after), "VERIFIED: 28 records", "4 records from 2026-05-15 10:00:00Z on", "| Requests |", "| 1 | 1 | 0 | 0 | 0 |", "pypi.org")
 	hasNot(t, markdownOf(t, after), "api.openai.com", "sess_1778838131123")
 	before := gather(t, Options{Files: []string{file}, Until: at})
-	has(t, markdownOf(t, before), "23 records before 2026-05-15 10:00:00Z", "api.openai.com")
+	has(t, markdownOf(t, before), "24 records before 2026-05-15 10:00:00Z", "api.openai.com")
 	hasNot(t, markdownOf(t, before), "pypi.org")
 	both := gather(t, Options{Files: []string{file}, Since: at, Until: at.Add(time.Hour)})
 	has(t, markdownOf(t, both), "from 2026-05-15 10:00:00Z on and before 2026-05-15 11:00:00Z")
@@ -236,7 +237,7 @@ func TestADamagedLogIsRefused(t *testing.T) {
 		}
 	}
 	r := gather(t, Options{Files: []string{smallLog(t).file()}, Unverified: true})
-	has(t, markdownOf(t, r), "> **VERIFIED: 27 records")
+	has(t, markdownOf(t, r), "> **VERIFIED: 28 records")
 }
 
 func TestWhatIsReportedIsWhatWasVerified(t *testing.T) {
@@ -245,7 +246,7 @@ func TestWhatIsReportedIsWhatWasVerified(t *testing.T) {
 	r := &Report{o: Options{Files: []string{file}}, c: newCollector(time.Time{}, time.Time{}), proof: verified(t, file)}
 	l.add("engine_heartbeat", nil)
 	write(t, file, l.out.Bytes())
-	if err := r.read(); err != nil || r.c.records != 27 {
+	if err := r.read(); err != nil || r.c.records != 28 {
 		t.Errorf("a log that grew: %v, %d records", err, r.c.records)
 	}
 	r.c = newCollector(time.Time{}, time.Time{})
@@ -361,7 +362,7 @@ func TestEvidenceNamesItsRecords(t *testing.T) {
 	for title, want := range map[string]int64{
 		"ASI02 Calls were let out by a named rule of a named policy revision":        7,
 		"ASI02 Calls to hosts that no rule names were refused":                       41,
-		"ASI02 Calls beyond the allowed method, path, port or protocol were refused": 1,
+		"ASI02 Calls beyond the allowed method, path, port or protocol were refused": 2,
 		"ASI02 Limits on rate, number and size were enforced":                        1,
 		"ASI02 Calls that the policy denies were let pass by observe mode":           1,
 		"ASI02 Calls inside tunnels that nobody read":                                1,
