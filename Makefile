@@ -13,7 +13,7 @@ GOLANGCI ?= golangci-lint
 NESTED  := $(patsubst %/go.mod,%,$(wildcard internal/*/go.mod))
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz fuzz-seeds bench kills generate checkgenerate demo test-clients test-netns crosscheck cover check clean
+.PHONY: help build test race lint fuzz fuzz-seeds bench kills generate checkgenerate demo test-clients test-netns test-disks crosscheck cover check clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ test-clients: ## real clients through the engine: curl, Python, Node, git, Java,
 
 test-netns: ## redirected connections, in network namespaces that the tests make (Linux)
 	$(GO) test -tags netns -run 'OriginalDst|Transparent|E04' ./internal/intake ./internal/proxy
+
+test-disks: ## the engine on disks that fill up and fail, in a mount namespace (Linux, root)
+	$(GO) test -tags faults -run TestL04Disks ./cmd/aegrail-engine
 
 crosscheck: ## our formats against other implementations: Python's verify_chain, OpenSSL
 	$(GO) test -tags 'python openssl' ./certs/... ./internal/audit/...

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -28,7 +29,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(apart(m), map[string]func(){
 		"aegrail-engine": main,
 		"agent":          agentMain,
 	})
@@ -47,12 +48,26 @@ const patience = 20 * time.Second
 //	await FILE TEXT           wait until the file, or serve's standard error (-), holds the text
 //	ready TEXT | ! ready TEXT wait until /readyz says so, with status 200 or not
 //	metric PATTERN            wait until a line of /metrics matches the pattern
-//	terminate                   SIGTERM to serve; its standard error becomes stderr
+//	terminate                 SIGTERM to serve; its standard error becomes stderr
 func TestScripts(t *testing.T) {
+	runScripts(t, "script", nil)
+}
+
+// script is a command of a testscript.
+type script = func(ts *testscript.TestScript, neg bool, args []string)
+
+// runScripts runs testdata/dir with the commands of TestScripts and more.
+func runScripts(t *testing.T, dir string, more map[string]script) {
+	t.Helper()
 	root := enginetest.NewRoot(t, "script origin root")
 	tlsConfig := &tls.Config{Certificates: []tls.Certificate{root.Certificate(t, "127.0.0.1")}, NextProtos: []string{"http/1.1"}}
+	cmds := map[string]script{
+		"exits": cmdExits, "origin": cmdOrigin(tlsConfig, root.PEM), "expand": cmdExpand, "serve": cmdServe,
+		"await": cmdAwait, "ready": cmdReady, "metric": cmdMetric, "admin": cmdAdmin, "terminate": cmdTerminate, "hup": cmdHup,
+	}
+	maps.Copy(cmds, more)
 	testscript.Run(t, testscript.Params{
-		Dir:                 filepath.Join("testdata", "script"),
+		Dir:                 filepath.Join("testdata", dir),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
@@ -60,10 +75,7 @@ func TestScripts(t *testing.T) {
 			e.Values[serverKey{}] = new(server)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": cmdExits, "origin": cmdOrigin(tlsConfig, root.PEM), "expand": cmdExpand, "serve": cmdServe,
-			"await": cmdAwait, "ready": cmdReady, "metric": cmdMetric, "admin": cmdAdmin, "terminate": cmdTerminate, "hup": cmdHup,
-		},
+		Cmds: cmds,
 	})
 }
 
@@ -95,6 +107,10 @@ func cmdOrigin(config *tls.Config, rootPEM []byte) func(*testscript.TestScript, 
 		ts.Check(err)
 		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
+			if r.URL.Path == "/hangs" {
+				<-r.Context().Done() // until the engine has gone
+				return
+			}
 			fmt.Fprintf(w, "origin saw %s %s %s\n", r.Method, r.URL.RequestURI(), body)
 		})}
 		go server.Serve(tls.NewListener(ln, config))

@@ -123,10 +123,27 @@ func (f osFile) stat() (fileState, error) {
 	return stateOf(&st), nil
 }
 
+// Write fails with the errno alone: the name that an os.File knows is the one
+// it was opened by, and a rotation gives it another.
+func (f osFile) Write(b []byte) (int, error) {
+	n, err := f.File.Write(b)
+	return n, errnoOf(err)
+}
+
+func errnoOf(err error) error {
+	if err == nil { // without an allocation
+		return nil
+	}
+	if named := (*fs.PathError)(nil); errors.As(err, &named) {
+		return named.Err
+	}
+	return err
+}
+
 // end asks by lseek(2). A stat of the file would make the next write stamp the
 // inode anew (multigrain timestamps, Linux 6.13), which costs more than the write.
 func (f osFile) end() (int64, error)       { return f.Seek(0, io.SeekEnd) }
-func (f osFile) truncate(size int64) error { return f.Truncate(size) }
+func (f osFile) truncate(size int64) error { return errnoOf(f.Truncate(size)) }
 func (f osFile) sync() error               { return syncData(f.File) }
 func (f osFile) close() error              { return f.Close() }
 func (f osFile) evict()                    { dropCache(f.Fd()) }
