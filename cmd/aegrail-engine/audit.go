@@ -14,8 +14,8 @@ import (
 )
 
 func auditCommand(w *world) *cobra.Command {
-	return group(&cobra.Command{Use: "audit", Short: "Verify, prove, show and report on an audit log"},
-		auditVerifyCommand(w), auditProveCommand(w), auditShowCommand(w), auditReportCommand(w))
+	return group(&cobra.Command{Use: "audit", Short: "Verify, prove, show, follow and report on an audit log"},
+		auditVerifyCommand(w), auditProveCommand(w), auditShowCommand(w), auditTailCommand(w), auditReportCommand(w))
 }
 
 func auditShowCommand(w *world) *cobra.Command {

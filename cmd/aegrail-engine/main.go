@@ -5,7 +5,7 @@
 //	serve    the sidecar and the gateway
 //	exec     an engine for the life of one command, on a laptop
 //	policy   check, explain, test, replay and suggest policies
-//	audit    verify and show a log, report on it
+//	audit    verify, show and follow a log, report on it
 //	ca       make and look at a certificate authority
 //
 // Each flag of serve also reads AEGRAIL_ENGINE_<FLAG>; a flag beats its

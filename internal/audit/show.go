@@ -103,16 +103,9 @@ func Show(w io.Writer, r io.Reader, o ShowOptions) error {
 		if !o.Filter.Match(e) {
 			return o.Filter.stop(e)
 		}
-		line := e.Raw
-		switch o.Format {
-		case Table:
-			line = []byte(e.row())
-		case JSON:
-			var err error
-			if line, err = e.JSON(); err != nil {
-				return err
-			}
-		case Raw:
+		line, err := e.Format(o.Format)
+		if err != nil {
+			return err
 		}
 		_, _ = bw.Write(line) // a failed write shows in WriteByte, and in Flush
 		if err := bw.WriteByte('\n'); err != nil {
@@ -127,6 +120,18 @@ func Show(w io.Writer, r io.Reader, o ShowOptions) error {
 		err = ferr
 	}
 	return err
+}
+
+// Format returns the entry as a line of the format f, without the newline.
+func (e *Entry) Format(f Format) ([]byte, error) {
+	switch f {
+	case JSON:
+		return e.JSON()
+	case Raw:
+		return e.Raw, nil
+	default:
+		return []byte(e.row()), nil
+	}
 }
 
 // row is the entry in one line: seq, time, event and phase, agent, then what
