@@ -57,6 +57,13 @@ const (
 	idna        = "golang.org/x/net/idna" // the package, not the module: its http2 is deprecated
 	xSys        = "golang.org/x/sys"
 	yaml        = "go.yaml.in/yaml/v3"
+	otel        = "go.opentelemetry.io/otel/attribute" // the packages, as the modules of OpenTelemetry are nested by name
+	otelLog     = "go.opentelemetry.io/otel/log"
+	otelSDK     = "go.opentelemetry.io/otel/sdk/resource"
+	otelSDKLog  = "go.opentelemetry.io/otel/sdk/log"
+	otlpHTTP    = "go.opentelemetry.io/otel/exporters/otlp/otlplog/otlploghttp"
+	otlpProto   = "go.opentelemetry.io/proto/otlp" // what a receiver reads, in tests
+	protobuf    = "google.golang.org/protobuf"     // the same
 	policyTypes = "api/policy/v1alpha1"
 
 	harnessNetns = "internal/enginetest/netns"
@@ -85,7 +92,11 @@ func rows() map[string]row {
 		"internal/audit":      {ours: []string{"internal/checkpoint"}},
 		"internal/report":     {ours: []string{"internal/audit", policyTypes}},
 		"internal/metrics":    {ours: []string{"internal/audit"}, modules: []string{prometheus}, tests: []string{promModel}},
-		"internal/trustenv":   {},
+		"internal/ship": {
+			ours: []string{"internal/audit"}, modules: []string{otel, otelLog, otelSDK, otelSDKLog, otlpHTTP},
+			tests: []string{"internal/checkpoint", otlpProto, protobuf},
+		},
+		"internal/trustenv": {},
 		"internal/proxy": {
 			ours: []string{
 				"internal/intake", "internal/identity", "internal/http1", "internal/canon", "internal/policy", "internal/quota",
@@ -284,6 +295,8 @@ func TestTheMapForbids(t *testing.T) {
 		{"a module whose name only begins alike", may("certs", lru+"x"), false},
 		{"the deprecated HTTP/2", may("internal/upstream", "golang.org/x/net/http2"), false},
 		{"the standard library", may("internal/http1", "bytes"), true},
+		{"OpenTelemetry beside the log", may("internal/audit", otelSDKLog), false},
+		{"what ships the log using the agents' way out", may("internal/ship", ours("internal/upstream")), false},
 		{"leak checks in a test", mayTest("internal/audit", goleak), true},
 		{"leak checks in the product", may("internal/audit", goleak), false},
 	} {

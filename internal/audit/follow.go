@@ -131,6 +131,8 @@ type trail struct {
 	cur  *fileReader
 	left bool // cur is no longer at path, which was seen before it was last read to its end
 
+	committed uint64 // what o.Committed said last: it takes the log's lock
+
 	line  line
 	entry Entry
 }
@@ -144,9 +146,11 @@ func (t *trail) close() {
 // step reads one record, or goes on into the next file. It reports whether
 // there may be more at once.
 func (t *trail) step(fn func(*Entry) error) (more bool, err error) {
-	if t.o.Committed != nil && t.cur.pos >= t.o.Committed() {
-		t.cur.rewind() // what is read already may be taken back
-		return false, nil
+	if t.o.Committed != nil && t.cur.pos >= t.committed {
+		if t.committed = t.o.Committed(); t.cur.pos >= t.committed {
+			t.cur.rewind() // what is read already may be taken back
+			return false, nil
+		}
 	}
 	b, err := t.cur.next()
 	if errors.Is(err, errNoLine) {
