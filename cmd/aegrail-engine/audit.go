@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
 )
@@ -16,6 +17,15 @@ import (
 func auditCommand(w *world) *cobra.Command {
 	return group(&cobra.Command{Use: "audit", Short: "Verify, prove, show, follow and report on an audit log"},
 		auditVerifyCommand(w), auditProveCommand(w), auditShowCommand(w), auditTailCommand(w), auditReportCommand(w))
+}
+
+// filterFlags defines the flags that choose records by what is in them.
+func filterFlags(f *pflag.FlagSet, filter *audit.Filter) {
+	f.StringVar(&filter.Host, "host", "", "only this `HOST`, or *.suffix")
+	f.StringVar(&filter.Verdict, "verdict", "", "only `VERDICT`: allowed, denied or error")
+	f.StringVar(&filter.Rule, "rule", "", "only decisions by the rule `NAME`")
+	f.StringVar(&filter.Reason, "reason", "", "only `REASON`")
+	f.StringVar(&filter.Agent, "agent", "", "only the agent `NAME`, namespace, or namespace/serviceaccount")
 }
 
 func auditShowCommand(w *world) *cobra.Command {
@@ -56,11 +66,7 @@ func auditShowCommand(w *world) *cobra.Command {
 	f := c.Flags()
 	f.BoolVar(&raw, "raw", false, "the lines as they stand in the file")
 	f.BoolVar(&asJSON, "json", false, "one flat JSON object a record")
-	f.StringVar(&filter.Host, "host", "", "only this `HOST`, or *.suffix")
-	f.StringVar(&filter.Verdict, "verdict", "", "only `VERDICT`: allowed, denied or error")
-	f.StringVar(&filter.Rule, "rule", "", "only decisions by the rule `NAME`")
-	f.StringVar(&filter.Reason, "reason", "", "only `REASON`")
-	f.StringVar(&filter.Agent, "agent", "", "only the agent `NAME`, namespace, or namespace/serviceaccount")
+	filterFlags(f, &filter)
 	f.StringVar(&since, "since", "", "only from `TIME` on: RFC 3339, or how long ago (90m, 24h)")
 	f.StringVar(&until, "until", "", "only before `TIME`, likewise")
 	f.StringVar(&seq, "seq", "", "only record `N`, or those from N to M: 42 or 40-60")

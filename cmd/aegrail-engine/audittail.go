@@ -47,11 +47,7 @@ func auditTailCommand(w *world) *cobra.Command {
 	f.Uint64VarP(&o.last, "lines", "n", 10, "begin with the last `N` records, of which the filters take theirs")
 	f.BoolVar(&o.raw, "raw", false, "the lines as they stand in the file")
 	f.BoolVar(&o.asJSON, "json", false, "one flat JSON object a record")
-	f.StringVar(&o.filter.Host, "host", "", "only this `HOST`, or *.suffix")
-	f.StringVar(&o.filter.Verdict, "verdict", "", "only `VERDICT`: allowed, denied or error")
-	f.StringVar(&o.filter.Rule, "rule", "", "only decisions by the rule `NAME`")
-	f.StringVar(&o.filter.Reason, "reason", "", "only `REASON`")
-	f.StringVar(&o.filter.Agent, "agent", "", "only the agent `NAME`, namespace, or namespace/serviceaccount")
+	filterFlags(f, &o.filter)
 	return c
 }
 
