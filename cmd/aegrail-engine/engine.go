@@ -16,6 +16,7 @@ import (
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
 	"github.com/arpitcoder/aegrail-engine/internal/proxy"
 	"github.com/arpitcoder/aegrail-engine/internal/quota"
+	"github.com/arpitcoder/aegrail-engine/internal/ship"
 	"github.com/arpitcoder/aegrail-engine/internal/upstream"
 )
 
@@ -40,6 +41,7 @@ type engineParts struct {
 	agent     identity.Principal // every connection is its
 	digests   digest.Keyed
 	leafCache int
+	shipper   *ship.Shipper // nil: nothing takes the log elsewhere
 	logger    *slog.Logger
 }
 
@@ -62,7 +64,9 @@ func newEngine(p engineParts) (_ *engine, err error) {
 	if err != nil {
 		return nil, err
 	}
+	anchors, sinks := shipStats(p.shipper)
 	counters, err := metrics.New(metrics.Config{
+		Anchors: anchors, Sinks: sinks,
 		Version: readBuild().version, Audit: p.log.Stats,
 		Leaves: func() metrics.LeafStats {
 			s := leaves.Stats()

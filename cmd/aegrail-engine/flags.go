@@ -13,6 +13,7 @@ import (
 
 	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
+	"github.com/arpitcoder/aegrail-engine/internal/ship"
 )
 
 // envPrefix begins the variable of each flag of serve.
@@ -34,6 +35,8 @@ type serveOptions struct {
 	auditStdout                              bool
 	auditKey, rotateSize                     string
 	checkpointEvery, rotateAge               time.Duration
+	auditAnchors, auditSinks                 []string
+	auditKeep                                int
 	identity, rate                           string
 	maxRequests                              int64
 	observe                                  bool
@@ -66,6 +69,9 @@ func (o *serveOptions) define(f *pflag.FlagSet) {
 	f.DurationVar(&o.checkpointEvery, "audit-checkpoint-interval", 10*time.Second, "`TIME` between signed checkpoints of the log")
 	f.StringVar(&o.rotateSize, "audit-rotate-size", "256Mi", "begin a new audit file when one has this `SIZE`; 0: never")
 	f.DurationVar(&o.rotateAge, "audit-rotate-age", 0, "begin a new audit file when one is this `TIME` old; 0: never")
+	f.IntVar(&o.auditKeep, "audit-keep", 0, "keep `N` full audit files; older ones go once every anchor and sink has them; 0: keep all")
+	f.StringArrayVar(&o.auditAnchors, "audit-anchor", nil, "bring signed checkpoints to `FILE|URL`: a file elsewhere, or an http(s):// endpoint; may be repeated")
+	f.StringArrayVar(&o.auditSinks, "audit-sink", nil, "send every record to `URL`: otlp://host:4318, otlps://, or an http(s):// webhook; may be repeated")
 	f.StringVar(&o.identity, "agent-identity", defaultIdentity, "`NAME` of the agent in policy and log")
 	f.Int64Var(&o.maxRequests, "max-requests", 0, "requests in all before the agent is refused; 0: no limit")
 	f.StringVar(&o.rate, "rate", "", "`N/unit` requests, unit sec, min or hour")
@@ -226,7 +232,7 @@ func (s *settings) parseAudit() error {
 	} else if s.auditKey == "" {
 		s.auditKey = s.auditFile + keySuffix
 	}
-	return nil
+	return s.parseShipping()
 }
 
 // minRotate is the smallest audit file that is worth a name.
@@ -237,6 +243,8 @@ type settings struct {
 	serveOptions
 	strict  bool
 	rotate  audit.Rotation
+	anchors []ship.Target
+	sinks   []ship.Target
 	deny    []netip.Prefix
 	proxy   *url.URL
 	level   slog.Level

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,9 +12,11 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -43,6 +46,7 @@ const patience = 20 * time.Second
 //
 //	exits CODE COMMAND…       run a command that must end with that code
 //	origin                    start an https server; sets ORIGIN (127.0.0.1:port), ORIGIN_PORT, ORIGIN_ROOT
+//	receiver                  start an http server that appends the bodies of POST /NAME to the file NAME; sets RECEIVER
 //	expand FILE…              replace $VARIABLES in files
 //	serve [VAR=value…] ARG…   start `aegrail-engine serve`, wait until it serves; sets PROXY, ADMIN
 //	await FILE TEXT           wait until the file, or serve's standard error (-), holds the text
@@ -63,7 +67,7 @@ func runScripts(t *testing.T, dir string, more map[string]script) {
 	tlsConfig := &tls.Config{Certificates: []tls.Certificate{root.Certificate(t, "127.0.0.1")}, NextProtos: []string{"http/1.1"}}
 	cmds := map[string]script{
 		"exits": cmdExits, "origin": cmdOrigin(tlsConfig, root.PEM), "expand": cmdExpand, "serve": cmdServe,
-		"await": cmdAwait, "ready": cmdReady, "metric": cmdMetric, "admin": cmdAdmin, "terminate": cmdTerminate, "hup": cmdHup,
+		"await": cmdAwait, "ready": cmdReady, "metric": cmdMetric, "receiver": cmdReceiver, "admin": cmdAdmin, "terminate": cmdTerminate, "hup": cmdHup,
 	}
 	maps.Copy(cmds, more)
 	testscript.Run(t, testscript.Params{
@@ -122,6 +126,31 @@ func cmdOrigin(config *tls.Config, rootPEM []byte) func(*testscript.TestScript, 
 		ts.Setenv("ORIGIN_PORT", port)
 		ts.Setenv("ORIGIN_ROOT", file)
 	}
+}
+
+func cmdReceiver(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: receiver")
+	}
+	dir, mu := ts.MkAbs("."), new(sync.Mutex)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		var body io.Reader = r.Body
+		if r.Header.Get("Content-Encoding") == "gzip" {
+			body, _ = gzip.NewReader(body)
+		}
+		f, err := os.OpenFile(filepath.Join(dir, path.Base(r.URL.Path)), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err == nil {
+			_, err = io.Copy(f, body)
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	}))
+	ts.Defer(server.Close)
+	ts.Setenv("RECEIVER", strings.TrimPrefix(server.URL, "http://"))
 }
 
 func cmdExpand(ts *testscript.TestScript, neg bool, args []string) {

@@ -24,6 +24,7 @@ import (
 	"github.com/arpitcoder/aegrail-engine/internal/digest"
 	"github.com/arpitcoder/aegrail-engine/internal/identity"
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
+	"github.com/arpitcoder/aegrail-engine/internal/ship"
 	"github.com/arpitcoder/aegrail-engine/internal/upstream"
 )
 
@@ -90,6 +91,7 @@ type daemon struct {
 	health    *health
 	policies  *policyFile
 	authority *authorityFiles
+	shipper   *ship.Shipper
 	revision  string // of the policy in force at the start
 }
 
@@ -128,18 +130,24 @@ func assemble(s settings, stdout io.Writer, logger *slog.Logger) (_ *daemon, err
 			d.listeners.close()
 		}
 	}()
+	if d.shipper, err = newShipper(s, roots, logger); err != nil {
+		return nil, err
+	}
 	log, err := audit.Open(d.auditConfig(stdout, rules.set, logger))
 	if err != nil {
 		return nil, fmt.Errorf("opening the audit log: %w", err)
 	}
 	d.engine, err = newEngine(engineParts{
 		set: rules.set, authority: ca, log: log, digests: key, leafCache: s.leafCache, logger: logger,
-		agent: d.agent,
+		agent: d.agent, shipper: d.shipper,
 		upstream: upstream.Config{
 			Roots: roots, DenyCIDRs: s.deny, Own: d.listeners.addresses(), Proxy: s.proxy, ProxyBypass: s.upstreamBypass, Logger: logger,
 		},
 	})
 	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	if err := d.shipper.Start(log.SessionID(), func() uint64 { return log.Stats().Seq }); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
 	d.warn(rules)
@@ -154,7 +162,9 @@ func (d *daemon) auditConfig(stdout io.Writer, set *policy.Set, logger *slog.Log
 		File: s.auditFile, Now: time.Now, Identity: s.identity, Logger: logger, PolicyRevision: set.Revision(),
 		Start: map[string]string{"version": readBuild().version, "command": "serve"},
 		Key:   func() (*checkpoint.Signer, error) { return auditSigner(s.auditKey, logger) }, CheckpointEvery: s.checkpointEvery, Rotate: s.rotate,
+		OnCheckpoint: d.shipper.Publish,
 	}
+	c.Rotate.Keep, c.Rotate.Removable = s.auditKeep, d.shipper.Removable
 	if s.policy != "" {
 		c.Start["policy_file"] = s.policy
 	}
@@ -210,6 +220,7 @@ func (d *daemon) run(ctx context.Context) error {
 	deadline, done := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer done()
 	err := d.stop(deadline)
+	d.shipRest()
 	admin.Close()
 	l.close()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
@@ -244,6 +255,9 @@ func (d *daemon) announce() {
 	}
 	if d.settings.observe {
 		d.logger.Warn("--observe: what the policy denies is let pass and recorded as observed")
+	}
+	if s := &d.settings; len(s.anchors)+len(s.sinks) > 0 {
+		attrs = append(attrs, "anchors", names(s.anchors), "sinks", names(s.sinks))
 	}
 	d.logger.Info("serving", attrs...)
 }

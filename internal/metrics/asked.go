@@ -1,6 +1,9 @@
 package metrics
 
 import (
+	"slices"
+	"strconv"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -10,10 +13,14 @@ type asked struct {
 
 	hits, misses, mints, size                            *prometheus.Desc
 	pending, commits, failures, records, bytes, drop, sq *prometheus.Desc
+	anchored, anchorFailures, sunk, lag, sinkFailures    *prometheus.Desc
 }
 
 func newAsked(c Config) *asked {
 	desc := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
+	shipped := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, []string{"kind", "index"}, nil)
+	}
 	return &asked{
 		c:        c,
 		hits:     desc("aegrail_leaf_cache_hits_total", "Certificates that were in the cache."),
@@ -27,6 +34,12 @@ func newAsked(c Config) *asked {
 		bytes:    desc("aegrail_audit_bytes_total", "Bytes of records committed."),
 		drop:     desc("aegrail_audit_copy_dropped_total", "Batches that the copy on standard output missed."),
 		sq:       desc("aegrail_audit_seq", "Number of the last record committed."),
+
+		anchored:       shipped("aegrail_audit_anchor_acknowledged_size", "Records that the newest checkpoint at the anchor covers."),
+		anchorFailures: shipped("aegrail_audit_anchor_failures_total", "Attempts to bring a checkpoint to the anchor that failed."),
+		sunk:           shipped("aegrail_audit_sink_acknowledged_seq", "Number of the last record that the sink acknowledged."),
+		lag:            shipped("aegrail_audit_sink_lag_records", "Records committed that the sink has not acknowledged."),
+		sinkFailures:   shipped("aegrail_audit_sink_failures_total", "Attempts to send records to the sink that failed."),
 	}
 }
 
@@ -52,10 +65,39 @@ func (a *asked) Collect(ch chan<- prometheus.Metric) {
 	send(a.bytes, prometheus.CounterValue, float64(s.Bytes))
 	send(a.drop, prometheus.CounterValue, float64(s.Dropped))
 	send(a.sq, prometheus.GaugeValue, float64(s.Seq))
+	a.collectShipped(ch)
 	buckets, below := map[float64]uint64{}, uint64(0)
 	for i, bound := range s.CommitBuckets() {
 		below += uint64(s.CommitCounts[i]) //nolint:gosec // a count
 		buckets[bound] = below
 	}
 	ch <- prometheus.MustNewConstHistogram(a.commits, uint64(s.Commits), s.CommitSeconds, buckets) //nolint:gosec // a count
+}
+
+// collectShipped collects where anchors and sinks are.
+func (a *asked) collectShipped(ch chan<- prometheus.Metric) {
+	each := func(ask func() []ShipStats, fn func(s ShipStats, send func(*prometheus.Desc, prometheus.ValueType, uint64))) {
+		if ask == nil {
+			return
+		}
+		for i, s := range ask() {
+			kind := s.Kind
+			if !slices.Contains(shipKinds[:], kind) {
+				kind = "other"
+			}
+			index := strconv.Itoa(i + 1)
+			fn(s, func(d *prometheus.Desc, t prometheus.ValueType, v uint64) {
+				ch <- prometheus.MustNewConstMetric(d, t, float64(v), kind, index)
+			})
+		}
+	}
+	each(a.c.Anchors, func(s ShipStats, send func(*prometheus.Desc, prometheus.ValueType, uint64)) {
+		send(a.anchored, prometheus.GaugeValue, s.Acknowledged)
+		send(a.anchorFailures, prometheus.CounterValue, s.Failures)
+	})
+	each(a.c.Sinks, func(s ShipStats, send func(*prometheus.Desc, prometheus.ValueType, uint64)) {
+		send(a.sunk, prometheus.GaugeValue, s.Acknowledged)
+		send(a.lag, prometheus.GaugeValue, s.Lag)
+		send(a.sinkFailures, prometheus.CounterValue, s.Failures)
+	})
 }

@@ -18,6 +18,8 @@
 //	aegrail_leaf_cache_hits_total, …_misses_total, …_mints_total, aegrail_leaf_cache_size
 //	aegrail_audit_pending, aegrail_audit_commit_seconds, aegrail_audit_failures_total,
 //	aegrail_audit_records_total, aegrail_audit_copy_dropped_total, aegrail_audit_seq
+//	aegrail_audit_anchor_acknowledged_size{kind,index}, …_failures_total
+//	aegrail_audit_sink_acknowledged_seq{kind,index}, …_lag_records, …_failures_total
 //	aegrail_policy_info{revision}, aegrail_policy_reloads_total{result}
 //	aegrail_ca_expires_timestamp_seconds, aegrail_ca_reloads_total{result}
 //	aegrail_build_info{version,goversion}
@@ -43,11 +45,22 @@ type LeafStats struct {
 	Size                int
 }
 
+// ShipStats is where one anchor or sink of the audit log is, and what it
+// counted since it was made.
+type ShipStats struct {
+	Kind         string // file, http, otlp or webhook
+	Acknowledged uint64 // anchor: records covered; sink: number of the last record
+	Lag          uint64 // sink: records that it does not have yet
+	Failures     uint64
+}
+
 // Config is what metrics are about.
 type Config struct {
 	Version string             // of the engine, for aegrail_build_info
 	Audit   func() audit.Stats // required: (*audit.Log).Stats
 	Leaves  func() LeafStats   // nil: no leaf cache
+	Anchors func() []ShipStats // nil: the log has no anchors; the label index is the place from 1
+	Sinks   func() []ShipStats // nil: the log has no sinks; likewise
 }
 
 // Metrics is the counters. Its methods may be called from any goroutine, and

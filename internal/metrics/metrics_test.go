@@ -178,6 +178,37 @@ func TestWhatIsToldAndWhatIsAsked(t *testing.T) {
 	}
 }
 
+func TestAnchorsAndSinksAreAskedByTheirPlace(t *testing.T) {
+	m, err := New(Config{
+		Audit: func() audit.Stats { return audit.Stats{} },
+		Anchors: func() []ShipStats {
+			return []ShipStats{{Kind: "file", Acknowledged: 7}, {Kind: "http", Acknowledged: 5, Failures: 2}}
+		},
+		Sinks: func() []ShipStats {
+			return []ShipStats{{Kind: "otlp", Acknowledged: 9, Lag: 1, Failures: 3}, {Kind: "https://evil.example/"}}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := scrape(t, m)
+	wantLines(t, out,
+		`aegrail_audit_anchor_acknowledged_size{index="1",kind="file"} 7`,
+		`aegrail_audit_anchor_acknowledged_size{index="2",kind="http"} 5`,
+		`aegrail_audit_anchor_failures_total{index="2",kind="http"} 2`,
+		`aegrail_audit_sink_acknowledged_seq{index="1",kind="otlp"} 9`,
+		`aegrail_audit_sink_lag_records{index="1",kind="otlp"} 1`,
+		`aegrail_audit_sink_failures_total{index="1",kind="otlp"} 3`,
+		`aegrail_audit_sink_lag_records{index="2",kind="other"} 0`,
+	)
+	if strings.Contains(out, "evil") {
+		t.Error("a label from outside")
+	}
+	if problems, err := testutil.GatherAndLint(m.Registry()); err != nil || len(problems) > 0 {
+		t.Errorf("%v, %v", problems, err)
+	}
+}
+
 func TestMetricsNeedALog(t *testing.T) {
 	if _, err := New(Config{}); err == nil {
 		t.Fatal("made without a log")

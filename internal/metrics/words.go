@@ -137,3 +137,5 @@ const (
 )
 
 var streamWords = [...]string{"exchange", "websocket", "tunnel"}
+
+var shipKinds = [...]string{"file", "http", "otlp", "webhook", "other"}
