@@ -49,21 +49,29 @@ import (
 // net/http sets up HTTP/2 when a server begins to serve, and there is no other
 // public way to its entry in TLSNextProto. So s serves a listener that ends at
 // once (s.BaseContext, if there is one, is called with it), and then the entry
-// is wrapped: requests go from HTTP/2 straight to s.Handler, past the handler
+// is wrapped, and AfterPreface with it: requests go from HTTP/2 straight to s.Handler, past the handler
 // that fills in Request.TLS and past the one that answers "OPTIONS *".
 func ExposeScheme(s *http.Server) error {
 	if err := s.Serve(ended{}); !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("preparing the HTTP/2 server: %w", err)
 	}
-	h2 := s.TLSNextProto["h2"]
-	if h2 == nil {
-		return errors.New("preparing the HTTP/2 server: it does not speak h2; put h2 in TLSConfig.NextProtos or leave TLSConfig nil")
-	}
-	s.TLSNextProto["h2"] = func(s *http.Server, c *tls.Conn, h http.Handler) {
-		h2(s, c, schemeHandler{s.Handler, h})
+	for _, entry := range [...]string{"h2", AfterPreface} {
+		serve := s.TLSNextProto[entry]
+		if serve == nil {
+			return errors.New("preparing the HTTP/2 server: it does not speak h2; put h2 in TLSConfig.NextProtos or leave TLSConfig nil")
+		}
+		s.TLSNextProto[entry] = func(s *http.Server, c *tls.Conn, h http.Handler) {
+			serve(s, c, schemeHandler{s.Handler, h})
+		}
 	}
 	return nil
 }
+
+// AfterPreface is the entry of http.Server.TLSNextProto that takes any net.Conn
+// whose client preface was read: that of the *tls.Conn it is called with, asked by
+// UnencryptedNetConn. The name is net/http's; a connection that has a ConnectionState
+// is taken for TLS here too.
+const AfterPreface = "unencrypted_http2"
 
 // ended is a listener at its end.
 type ended struct{}

@@ -72,7 +72,7 @@ var reasonWords = [...]string{
 	"none", "other",
 	// framing and heads
 	"bad_framing", "bad_header", "bad_request_line", "head_too_large", "too_many_fields", "bad_chunk", "bad_trailer",
-	"bad_expect", "bad_response", "head_timeout", "bad_method", "nested_connect", "bad_upgrade",
+	"bad_expect", "bad_response", "head_timeout", "bad_method", "nested_connect", "bad_upgrade", "h2_protocol_error", "h2_bad_request",
 	// names, paths, queries
 	"bad_host", "bad_path", "ambiguous_path", "bad_query", "bad_target", "bad_port", "bad_scheme", "name_mismatch", "method_override",
 	// connections

@@ -98,6 +98,20 @@ func (c *h2wire) answer(stream uint32) h2answer {
 	return a
 }
 
+// readAll reads frames until every one of the streams is over.
+func (c *h2wire) readAll(answers map[uint32]*h2answer) {
+	c.t.Helper()
+	for left := len(answers); left > 0; {
+		frame, err := c.framer.ReadFrame()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if a := answers[frame.Header().StreamID]; a != nil && !a.Ended && (a.take(frame) || a.Ended) {
+			left--
+		}
+	}
+}
+
 // read takes frames of stream into a until enough, or the stream's end. Frames
 // of other streams are dropped.
 func (c *h2wire) read(stream uint32, a *h2answer, enough func() bool) {
@@ -220,7 +234,8 @@ func TestH01ToH08WhatTheStandardServerAccepts(t *testing.T) {
 }
 
 // TestH09WhatTheStandardServerRefuses has what never becomes a request: the
-// server resets the stream or ends the connection by itself.
+// server answers by itself, resets the stream or ends the connection. Each leaves
+// a record, of a connection that goes by what the server answered.
 func TestH09WhatTheStandardServerRefuses(t *testing.T) {
 	e := enginetest.Start(t, nil)
 	host := e.Authority("allowed.test")
@@ -244,12 +259,80 @@ func TestH09WhatTheStandardServerRefuses(t *testing.T) {
 		"an :authority with a line break": {base[0], base[1], ":authority: " + host + "\r\nx: y", base[3]},
 	} {
 		c := dialH2(t, e, "allowed.test")
-		if a := c.answer(c.open(true, fields...)); a.Status < 400 && a.Ended || a.Status > 499 {
+		before := len(e.Find(t, enginetest.Fields{"event": "egress_denied"}))
+		a := c.answer(c.open(true, fields...))
+		if a.Status < 400 && a.Ended || a.Status > 499 {
 			t.Errorf("%s: %s", what, a)
+		}
+		want := "h2_protocol_error"
+		if a.Status != 0 {
+			if want = a.Fields["x-aegrail-reason"]; want == "" {
+				want = "h2_bad_request"
+			}
+		}
+		found := e.WantRecords(t, before+1, enginetest.Fields{"event": "egress_denied"})
+		if last := found[len(found)-1]; last.Get("reason") != want || last.Get("host") != "allowed.test" {
+			t.Errorf("%s: %s; the record is %s", what, a, last.Line)
 		}
 		_ = c.Close()
 	}
 	untouched(t, e, "allowed.test", "denied.test")
+}
+
+// TestH09ARefusalAmongOtherStreams has one stream that the server answers by
+// itself while others wait for the origin.
+func TestH09ARefusalAmongOtherStreams(t *testing.T) {
+	release := make(chan struct{})
+	e := enginetest.Start(t, &enginetest.Options{Policy: readPolicy, Hosts: map[string]enginetest.Host{
+		"allowed.test": {Answer: func(c *enginetest.OriginConn, _ enginetest.Seen) {
+			<-release
+			c.Printf("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+			c.Printf("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n")
+		}},
+	}})
+	host := e.Authority("allowed.test")
+	c := dialH2(t, e, "allowed.test")
+	held := []uint32{c.get(host, "/a"), c.get(host, "/b")}
+	e.WantRecords(t, 2, enginetest.Fields{"event": "egress_allowed", "phase": "decision"})
+	bad := c.open(true, ":method: GET", ":scheme: https", ":authority: "+host, ":path: /bad", "connection: close")
+	if a := c.answer(bad); a.Status != 400 {
+		t.Errorf("%s", a)
+	}
+	close(release)
+	answers := map[uint32]*h2answer{}
+	for _, stream := range held {
+		answers[stream] = &h2answer{Fields: map[string]string{}}
+	}
+	c.readAll(answers)
+	for _, a := range answers {
+		if a.Status != 200 || a.Body != "ok" || len(a.Interim) != 1 || a.Fields["trailer:x-sum"] != "1" {
+			t.Errorf("a stream beside it: %s", a)
+		}
+	}
+	if a := c.answer(c.get(host, "/c")); a.Status != 200 {
+		t.Errorf("the next stream: %s", a)
+	}
+	e.WantRecords(t, 3, enginetest.Fields{"event": "egress_allowed", "phase": "complete"})
+	e.WantRecords(t, 1, enginetest.Fields{"event": "egress_denied"})
+	e.WantRecords(t, 1, enginetest.Fields{"reason": "h2_bad_request", "host": "allowed.test", "alpn": "h2"})
+}
+
+// TestH09WhatIsNoHTTP2 agrees on HTTP/2 and speaks something else.
+func TestH09WhatIsNoHTTP2(t *testing.T) {
+	e := enginetest.Start(t, nil)
+	h2 := &enginetest.TunnelOptions{ALPN: []string{"h2"}}
+	c := e.RawTunnel(t, "allowed.test", h2)
+	c.Send("GET / HTTP/1.1\r\nHost: " + e.Authority("allowed.test") + "\r\n\r\n")
+	c.WantClosed()
+	c = e.RawTunnel(t, "allowed.test", h2)
+	c.Send("PRI * HTTP/2.0\r\n")
+	_ = c.Close()
+	e.WantRecords(t, 2, enginetest.Fields{"event": "egress_denied", "reason": "h2_protocol_error", "host": "allowed.test"})
+	_ = e.RawTunnel(t, "allowed.test", h2).Close() // says nothing, and leaves: nothing to record
+	if r := e.Do(t, e.ClientH2(t), "GET", "allowed.test", "/", ""); r.Status != 200 {
+		t.Errorf("the next connection: %d", r.Status)
+	}
+	e.WantRecords(t, 2, enginetest.Fields{"event": "egress_denied"})
 }
 
 // TestR02RapidReset opens and resets streams without end: the server ends the
@@ -269,7 +352,7 @@ func TestR02RapidReset(t *testing.T) {
 	}
 	_ = c.Close()
 	if !enginetest.Eventually(func() bool {
-		return len(e.Find(t, enginetest.Fields{"phase": "decision"})) == len(e.Find(t, enginetest.Fields{"phase": "complete"}))
+		return len(e.Find(t, enginetest.Fields{"event": "egress_allowed", "phase": "decision"})) == len(e.Find(t, enginetest.Fields{"phase": "complete"}))
 	}) {
 		t.Errorf("requests that were reset have no end in the log:\n%s", e.Dump(t))
 	}
@@ -298,6 +381,7 @@ func TestR02StreamsOfAConnection(t *testing.T) {
 	close(release)
 	e.WantRecords(t, 3, enginetest.Fields{"phase": "complete", "status_code": 200})
 	e.NoRecord(t, enginetest.Fields{"path": "/fourth"})
+	e.WantRecord(t, enginetest.Fields{"event": "egress_denied", "reason": "h2_protocol_error", "host": "allowed.test"})
 }
 
 // TestR03HeaderBombs sends header blocks that are larger than they look.
@@ -339,6 +423,7 @@ func TestR03HeaderBombs(t *testing.T) {
 		}
 	})
 	untouched(t, e, "allowed.test")
+	e.WantRecords(t, 3, enginetest.Fields{"event": "egress_denied", "host": "allowed.test"})
 	if a := dialH2(t, e, "allowed.test"); a.answer(a.get(host, "/after")).Status != 200 {
 		t.Error("the next connection does not work")
 	}

@@ -40,6 +40,7 @@ type conn struct {
 	helloRefused     *refusal
 	cutShort         bool        // an answer was broken off
 	handedOver       atomic.Bool // HTTP/2 owns the connection and forgets it
+	watch            *h2watch    // of HTTP/2; set before its first stream
 
 	open interface{ Dec() } // the gauge that counts this connection; nil until its kind is known
 

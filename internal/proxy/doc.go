@@ -25,6 +25,7 @@
 // One goroutine carries a client's HTTP/1 connection and borrows an upstream
 // connection for the time of an exchange. A second one exists only while a
 // body of unknown or large size is sent, or a WebSocket or a tunnel is open.
-// HTTP/2 is the standard library's server: a goroutine a stream. One goroutine of
+// HTTP/2 is the standard library's server: a goroutine a stream; what it refuses
+// by itself is recorded where it writes (h2watch.go). One goroutine of
 // the Server looks, about once a second, for clients that have left (left.go).
 package proxy

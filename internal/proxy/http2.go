@@ -15,7 +15,7 @@ import (
 
 // http2Server is the standard library's server for connections whose handshake
 // is done. It gets the *tls.Conn itself: behind a wrapper it would speak
-// HTTP/1, with a parser that is not ours.
+// HTTP/1, with a parser that is not ours (but see h2watch).
 func (s *Server) http2Server() *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP2(true)
@@ -65,6 +65,7 @@ func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 		// principal, no agreed name and no record: it does not exist.
 		panic(http.ErrAbortHandler)
 	}
+	c.watch.handled.Add(1)
 	x, _ := s.exchanges.Get().(*exchange)
 	cl := &h2client{s: s, w: w, r: r, ctl: http.NewResponseController(w)}
 	x.reset(c, cl, s.now())

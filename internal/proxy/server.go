@@ -69,6 +69,9 @@ func New(cfg Config) (*Server, error) {
 	if err := canon.ExposeScheme(s.h2); err != nil {
 		return nil, fmt.Errorf("preparing the HTTP/2 server: %w", err)
 	}
+	if err := s.watchHTTP2(); err != nil {
+		return nil, fmt.Errorf("preparing the HTTP/2 server: %w", err)
+	}
 	s.wg.Go(func() {
 		// Serve returns when the hand-over is closed; it owns no listener of the system.
 		_ = s.h2.Serve(s.h2conn)
