@@ -2,7 +2,11 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"io"
 	"math"
+	"net"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -69,6 +73,50 @@ func TestAddedIsLessTheSamePassesDirect(t *testing.T) {
 	got := res.series(w, "p", 0)
 	if len(got) != 2 || got[0] != 0.5 || got[1] != 0.25 {
 		t.Errorf("added: %v, want 0.5 and 0.25", got)
+	}
+}
+
+func TestTheOriginSendsMessagesBack(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	ended := make(chan error, 1)
+	go func() {
+		s := originConn{c: theirs, r: bufio.NewReader(theirs)}
+		ended <- s.websocket()
+	}()
+	r := bufio.NewReader(ours)
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil || resp.StatusCode != 101 || resp.Header.Get("Sec-WebSocket-Accept") != websocketAccept {
+		t.Fatalf("the opening handshake: %v, %v", resp, err)
+	}
+	for _, size := range []int{small, 126, 60_000} {
+		payload := filler(size)
+		message, want := websocketFrame(payload, true), websocketFrame(payload, false)
+		if bytes.Contains(message, payload) {
+			t.Errorf("%d bytes are not masked", size)
+		}
+		if _, err := ours.Write(message); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(r, got); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d bytes came back as others, %v", size, err)
+		}
+	}
+	_ = ours.Close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheLogsShareIsOfTheExchangeWithoutIt(t *testing.T) {
+	f := logFigures{file: 70, null: 64, record: 2}
+	if got := f.share(); got != "17%" { // 10 of 60
+		t.Errorf("share: %s, want 17%%", got)
+	}
+	f.null = math.NaN()
+	if got := f.share(); got != "–" {
+		t.Errorf("share of what was not measured: %s", got)
 	}
 }
 

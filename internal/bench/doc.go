@@ -43,6 +43,16 @@
 // otherwise. In rows with new connections the client resumes nothing: each is a
 // full handshake.
 //
+// # The log
+//
+// Three things are measured without a proxy, in the same directory, since a
+// disk is as fast as its directory: one writer that syncs after each record, and a strict
+// log under 32 and 128 requests in flight, which has several records for each
+// sync. What a log costs of an exchange cannot be had by turning it off, since the
+// engine forwards nothing without a record. It is put together of two: the
+// exchange with its log in a file, less the same with its log on /dev/null, which
+// leaves encoding and chaining in both; and the CPU time of these, in this process.
+//
 // # What is not the same
 //
 // The engine judges each request by a policy, hashes both bodies and commits two

@@ -119,13 +119,18 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 		return err
 	}
 	var micros []micro
+	var log *logFigures
 	if !o.noMicro && o.only == "" {
 		fmt.Fprintln(stderr, "in the process")
 		if micros, err = measureMicros(l.dir, size.benchtime); err != nil {
 			return err
 		}
+		fmt.Fprintln(stderr, "the log")
+		if log, err = l.measureLog(ctx); err != nil {
+			return err
+		}
 	}
-	report := l.markdown(res, micros, time.Since(began))
+	report := l.markdown(res, micros, log, time.Since(began))
 	if _, err := stdout.Write(report); err != nil {
 		return err
 	}

@@ -69,6 +69,7 @@ func measureMicros(dir string, benchtime time.Duration) ([]micro, error) {
 	}
 	add("leaf minted", "400000", func(b *testing.B) { benchLeaf(b, manyHosts) })
 	add("leaf from the cache", "1000", func(b *testing.B) { benchLeaf(b, 1) })
+	add(recordName, "2000, 0 allocations", benchRecord)
 	add("parse, canon, decide", "0 allocations", func(b *testing.B) { benchPath(b, "", audit.Written) })
 	add("parse, canon, decide, two records (written)", "0 allocations", func(b *testing.B) {
 		benchPath(b, filepath.Join(dir, "written.jsonl"), audit.Written)

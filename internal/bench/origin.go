@@ -19,6 +19,7 @@ import (
 //
 //	ANY /r/N         after the request's body, N bytes
 //	GET /sse/N/US    N events, US microseconds apart, each with its time of sending
+//	GET /ws          by becoming a WebSocket that sends back what comes
 //
 // over HTTP/1.1 on TLS, a goroutine a connection. It shares its core with the
 // load generator, so it does little.
@@ -150,6 +151,9 @@ func (s *originConn) serve() error {
 		_, target, _ := strings.Cut(string(s.m.line), " ")
 		target, _, _ = strings.Cut(target, " ")
 		var err error
+		if target == websocketPath {
+			return s.websocket()
+		}
 		switch part := strings.Split(target, "/"); {
 		case len(part) == 3 && part[1] == "r":
 			err = s.bytes(part[2])

@@ -20,9 +20,10 @@ import (
 type peer struct {
 	name    string
 	version string
-	connect bool // it is told where to by CONNECT, else by SNI
-	h2      bool // it speaks HTTP/2 to clients
-	small   bool // it carries small bodies alone
+	connect bool     // it is told where to by CONNECT, else by SNI
+	h2      bool     // it speaks HTTP/2 to clients
+	small   bool     // it carries small bodies alone
+	stdout  *os.File // nil: kept for an error message
 	// command makes the process that listens on addr, forwards to l.origin and
 	// keeps its own files in dir.
 	command func(l *lab, dir, addr string) (*exec.Cmd, error)
@@ -47,11 +48,12 @@ spec:
   allowlist: [pypi.pkg.example, files.pkg.example]
   rules:
     - name: bench
-      hosts: [%s]
-      ports: [%s]
+      hosts: [%[1]s]
+      ports: [%[2]s]
       methods: [GET, POST, PUT]
       paths: ["/r/*", "/sse/*/*"]
       addresses: [127.0.0.0/8]
+    - {name: websocket, hosts: [%[1]s], ports: [%[2]s], methods: [GET], paths: [/ws], websocket: true, addresses: [127.0.0.0/8]}
     - {name: chat, hosts: [api.openai.com], methods: [POST], paths: [/v1/chat/completions]}
     - {name: messages, hosts: [api.anthropic.com], methods: [POST], paths: [/v1/messages, "/v1/messages/*"]}
     - {name: repositories, hosts: [api.github.com], methods: [GET], paths: ["/repos/**"]}
@@ -169,6 +171,9 @@ func (l *lab) start(ctx context.Context, p peer) (*running, error) {
 	}
 	r := &running{peer: p, addr: addr, dir: dir, cmd: cmd, said: new(tail), exited: make(chan struct{}), tls: map[string]int{}}
 	cmd.Stdout, cmd.Stderr = r.said, r.said
+	if p.stdout != nil {
+		cmd.Stdout = p.stdout
+	}
 	if err := l.cores.startOn(cmd); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", p.name, err)
 	}

@@ -98,7 +98,7 @@ func (l *lab) reference(w row) string {
 }
 
 // markdown is the report.
-func (l *lab) markdown(res *results, micros []micro, took time.Duration) []byte {
+func (l *lab) markdown(res *results, micros []micro, log *logFigures, took time.Duration) []byte {
 	var b bytes.Buffer
 	l.preamble(&b, res, took)
 	if len(l.rows()) > 0 {
@@ -109,6 +109,9 @@ func (l *lab) markdown(res *results, micros []micro, took time.Duration) []byte 
 		for _, m := range micros {
 			fmt.Fprintf(&b, "| %s | %s | %d | %d | %s |\n", m.name, threeDigits(m.ns), m.allocs, m.bytes, m.target)
 		}
+	}
+	if log != nil {
+		log.markdown(&b)
 	}
 	return b.Bytes()
 }

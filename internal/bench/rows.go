@@ -53,6 +53,8 @@ func allRows() []row {
 			{"SSE, later events, median", "ms added", ms, 2, "1"},
 			{"SSE, later events, 99th percentile", "ms added", ms, 2, ""},
 		}},
+		{name: "WebSocket", run: websocketEcho(small), who: whole,
+			figures: line("WebSocket, messages of 1 KiB echoed, 16 connections, for each message", "us CPU", us, 1, "")},
 		{name: "idle", run: idle, fresh: true,
 			figures: line("idle intercepted connection", "KiB resident", 1.0/1024, 1, "24")},
 		{name: "huge body", run: peak, fresh: true, once: true, who: whole,
