@@ -191,7 +191,7 @@ func (w *h2watch) answer(stream uint32, ends bool) {
 	// beyond that was answered by the server itself.
 	if w.answered++; w.answered > w.handled.Load() {
 		w.answered--
-		w.owner.recordRefusal(&refusal{
+		w.record(&refusal{
 			status: 400, reason: "h2_bad_request",
 			detail: "refused by the HTTP/2 server: a field that HTTP/2 forbids, or a header block over its limit",
 		})
@@ -206,8 +206,11 @@ func (w *h2watch) close(stream uint32) {
 
 func (w *h2watch) ended(what string, code uint32) {
 	if name := h2code(code); name != "" {
-		w.owner.recordRefusal(&refusal{
+		w.record(&refusal{
 			status: 400, reason: "h2_protocol_error", detail: fmt.Sprintf("refused by the HTTP/2 server: %s ended with %s", what, name),
 		})
 	}
 }
+
+// record records a refusal. The server answers it, whatever the log says.
+func (w *h2watch) record(why *refusal) { _ = w.owner.recordRefusal(why) }
