@@ -198,7 +198,7 @@ func (d *daemon) run(ctx context.Context) error {
 		go func() { fail("--listen", d.proxy.Serve(ctx, l.forward)) }()
 	}
 	if l.tls != nil {
-		go func() { fail("--listen-tls", d.proxy.Serve(ctx, tls.NewListener(l.tls, d.listenTLS()))) }()
+		go func() { fail("--listen-tls", d.proxy.ServeTLS(ctx, l.tls, d.listenTLS())) }()
 	}
 	if l.transparent != nil {
 		go func() { fail("--transparent-listen", d.proxy.ServeTransparent(ctx, l.transparent)) }()

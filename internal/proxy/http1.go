@@ -128,13 +128,14 @@ func (cl *h1client) writeAt(now time.Time, p []byte) error {
 	cl.wrote = true
 	cl.c.allowWrite(now, cl.c.s.limits.WriteStall)
 	tc, ok := cl.w.(*tls.Conn)
-	if !ok || len(p) <= outSize {
+	socket := cl.c.socket()
+	if !ok || len(p) <= outSize && socket == &cl.c.wire { // one record; below --listen-tls it is two
 		_, err := cl.w.Write(p)
 		return err
 	}
-	cl.c.wire.cork()
+	socket.cork()
 	_, err := tc.Write(p)
-	return errors.Join(err, cl.c.wire.uncork())
+	return errors.Join(err, socket.uncork())
 }
 
 func (cl *h1client) interim(status int, fields []http1.Field) error {

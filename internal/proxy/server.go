@@ -86,6 +86,22 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return s.accept(ctx, ln, (*conn).serveForward)
 }
 
+// ServeTLS is Serve for clients that speak TLS to the port itself.
+func (s *Server) ServeTLS(ctx context.Context, ln net.Listener, cfg *tls.Config) error {
+	return s.accept(ctx, tls.NewListener(wired{ln}, cfg), (*conn).serveForward)
+}
+
+// wired puts a wire below the TLS of its connections.
+type wired struct{ net.Listener }
+
+func (l wired) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &wire{Conn: nc}, nil
+}
+
 // ServeTransparent takes connections that the kernel redirected (Linux). It
 // closes ln.
 func (s *Server) ServeTransparent(ctx context.Context, ln net.Listener) error {

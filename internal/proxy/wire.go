@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"sync"
@@ -14,9 +15,9 @@ const recordHandshake = 22
 // errNotTLS is a tunnel whose first byte does not begin a TLS handshake.
 var errNotTLS = errors.New("the tunnel does not begin with a TLS handshake")
 
-// wire is a client's TCP connection as the TLS layer sees it: bytes that were
-// read ahead come first, the first byte is checked before crypto/tls may answer
-// it, and several records can leave in one write.
+// wire is a client's TCP connection (or the TLS of ServeTLS) as the TLS layer
+// above sees it: bytes that were read ahead come first, the first byte is checked
+// before crypto/tls may answer it, and several records can leave in one write.
 type wire struct {
 	net.Conn
 	owner *conn
@@ -28,6 +29,17 @@ type wire struct {
 
 	mu   sync.Mutex // orders a held write with a KeyUpdate answered by Read
 	held *[]byte    // what is kept back; nil but between cork and uncork
+}
+
+// socket is the wire next to the client's TCP connection: c's own, or the one
+// below the TLS that the engine's port itself speaks.
+func (c *conn) socket() *wire {
+	if tc, ok := c.tcp.(*tls.Conn); ok {
+		if w, ok := tc.NetConn().(*wire); ok {
+			return w
+		}
+	}
+	return &c.wire
 }
 
 // corks holds the buffers of corked writes: 64 KiB of a body and its records.
