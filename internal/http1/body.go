@@ -96,6 +96,12 @@ func (b *Body) Buffered() bool {
 	if b.err != nil || b.r.pending != nil {
 		return true
 	}
+	switch b.state {
+	case bodyNone, bodyDone:
+		return true
+	case bodyLength, bodyUntilClose, chunkData:
+		return b.r.pos < b.r.end
+	}
 	body, pos := *b, b.r.pos
 	p, err := b.step()
 	*b, b.r.pos = body, pos
