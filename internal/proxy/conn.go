@@ -46,13 +46,45 @@ type conn struct {
 
 	reader http1.Reader
 	at     time.Time // of the latest look at the clock, before or after a request
-	head   http1.RequestHead
-	one    *exchange // HTTP/1: the only exchange, reused
-	h1     h1client
+	*turn            // nil while a request is waited for
 
 	mu      sync.Mutex
-	busy    bool                   // one is under way
+	one     *exchange              // HTTP/1: what is under way
 	streams map[*exchange]struct{} // HTTP/2: what is under way
+}
+
+// turn is what an HTTP/1 connection works with while it carries a request. They
+// are pooled: an idle connection has none, and a busy engine works with what it
+// used last, which is in the processor's caches.
+type turn struct {
+	head http1.RequestHead
+	h1   h1client
+	x    *exchange
+}
+
+// beginTurn takes a turn from the pool, unless c has one.
+func (c *conn) beginTurn() {
+	if c.turn == nil {
+		c.turn, _ = c.s.turns.Get().(*turn)
+	}
+}
+
+// endTurn gives it back. What it led to of the connection and its policy is let go.
+func (c *conn) endTurn() {
+	t := c.turn
+	if t == nil {
+		return
+	}
+	c.turn = nil
+	t.h1 = h1client{}
+	t.x.c, t.x.client, t.x.view = nil, nil, nil
+	c.s.turns.Put(t)
+}
+
+// exchange returns the exchange of the connection's turn.
+func (c *conn) exchange() *exchange {
+	c.beginTurn()
+	return c.x
 }
 
 // boundView is the part of a policy set that is for this connection's principal.
@@ -162,10 +194,14 @@ func (c *conn) nextHead(rw net.Conn) bool {
 	if c.s.draining.Load() {
 		return false
 	}
+	if len(c.reader.Buffered()) == 0 {
+		c.endTurn()
+	}
 	if err := c.reader.Wait(); err != nil {
 		c.leftWithAlert(err)
 		return false
 	}
+	c.beginTurn()
 	c.at = c.s.now()
 	c.wire.headBy = c.at.Add(c.s.limits.Head)
 	err := c.reader.ReadRequest(&c.head)
@@ -281,6 +317,7 @@ func (c *conn) serveTunnel(v policy.HostVerdict) {
 // serveTLS carries the requests of a terminated connection.
 func (c *conn) serveTLS(tc *tls.Conn) {
 	if c.alpn == "h2" {
+		c.endTurn()
 		c.handedOver.Store(true)
 		if !c.s.h2conn.give(tc) {
 			c.handedOver.Store(false)

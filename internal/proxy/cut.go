@@ -27,12 +27,12 @@ import (
 // go on under the old rules. What was not judged by then is cut.
 const rejudgeWait = time.Second
 
-// begin makes x visible to a change of the policy. HTTP/1 keeps its context from
-// one exchange to the next, unless a cut that came with the end of the last one
-// has ended it.
+// begin makes x visible to a change of the policy. Over HTTP/1 an exchange keeps
+// its context from one request to the next, unless a cut that came with the end of
+// the last one has ended it.
 func (c *conn) begin(ctx context.Context, x *exchange) {
 	switch {
-	case x != c.one:
+	case !x.alone:
 		x.ctx, x.cancel = context.WithCancel(ctx)
 	case x.ctx == nil || x.ctx.Err() != nil:
 		w := newWatched()
@@ -41,8 +41,8 @@ func (c *conn) begin(ctx context.Context, x *exchange) {
 	c.mu.Lock()
 	x.asked = append(x.asked[:0], x.req.Fields...)
 	switch {
-	case x == c.one:
-		c.busy = true
+	case x.alone:
+		c.one = x
 	case c.streams == nil:
 		c.streams = map[*exchange]struct{}{x: {}}
 	default:
@@ -65,20 +65,20 @@ func (c *conn) permit(x *exchange) policy.Permit {
 // end takes x back.
 func (c *conn) end(x *exchange) {
 	c.mu.Lock()
-	if x == c.one {
-		c.busy = false
+	if x.alone {
+		c.one = nil
 	} else {
 		delete(c.streams, x)
 	}
 	c.mu.Unlock()
-	if x != c.one {
+	if !x.alone {
 		x.cancel()
 	}
 }
 
 // active yields what is under way, with c.mu held.
 func (c *conn) active(yield func(*exchange) bool) {
-	if c.busy && !yield(c.one) {
+	if c.one != nil && !yield(c.one) {
 		return
 	}
 	for x := range c.streams {
@@ -90,11 +90,8 @@ func (c *conn) active(yield func(*exchange) bool) {
 
 // carries reports whether x is under way, with c.mu held.
 func (c *conn) carries(x *exchange) bool {
-	if x == c.one {
-		return c.busy
-	}
 	_, ok := c.streams[x]
-	return ok
+	return ok || x == c.one
 }
 
 // watched is the context of one exchange after the other on an HTTP/1
@@ -234,10 +231,17 @@ func (s *Server) rejudgeAll(slow []*judgement) {
 	workers.Wait()
 }
 
-// release frees what c held for its exchanges, when it has ended.
+// release lets go of what c held for its exchanges, when it has ended. An exchange
+// that is still under way then was left by a panic: what waits for it is told, and
+// nobody uses it again.
 func (c *conn) release() {
-	if c.one != nil && c.one.cancel != nil {
-		c.one.cancel()
+	c.mu.Lock()
+	left := c.one
+	c.mu.Unlock()
+	if left != nil {
+		left.cancel()
+	} else {
+		c.endTurn()
 	}
 	c.leaveTally()
 }

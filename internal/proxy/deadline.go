@@ -55,7 +55,7 @@ func (l *deadlines) stopRead() { _ = l.tcp.SetReadDeadline(time.Unix(1, 0)) }
 func (c *conn) closeIfIdle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.busy && len(c.streams) == 0 && !c.handedOver.Load() {
+	if c.one == nil && len(c.streams) == 0 && !c.handedOver.Load() {
 		c.stopRead()
 	}
 }

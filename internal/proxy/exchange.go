@@ -43,6 +43,7 @@ type exchange struct {
 	s      *Server
 	c      *conn
 	client client
+	alone  bool // of HTTP/1: no other beside it on its connection
 
 	req      canon.Request
 	body     body

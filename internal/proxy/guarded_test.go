@@ -26,7 +26,7 @@ func TestACutAtTheEndOfAnExchangeDoesNotReachTheNext(t *testing.T) {
 	s := &Server{cfg: Config{Policy: new(PolicySource)}, now: time.Now}
 	c := &conn{s: s}
 	x := newExchange(s)
-	x.c, c.one, x.view = c, x, c.policy()
+	x.c, x.alone, x.view = c, true, c.policy()
 	c.begin(context.Background(), x)
 	x.cancel()
 	c.end(x)

@@ -33,17 +33,6 @@ type h1client struct {
 	waits bool       // the client waits for a 100 that was not sent
 }
 
-// exchange returns the connection's one exchange of HTTP/1.
-func (c *conn) exchange() *exchange {
-	if c.one == nil {
-		x := newExchange(c.s)
-		c.mu.Lock()
-		c.one = x
-		c.mu.Unlock()
-	}
-	return c.one
-}
-
 // exchangeHTTP1 carries the request whose head is in c.head and reports whether
 // the connection goes on.
 func (c *conn) exchangeHTTP1(rw net.Conn) bool {

@@ -43,7 +43,7 @@ func (c *conn) look(before time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	x := c.one
-	if !c.busy || x.start.After(before) || x.req.Upgrade != canon.NoUpgrade || x.req.Scheme == canon.Tunnel {
+	if x == nil || x.start.After(before) || x.req.Upgrade != canon.NoUpgrade || x.req.Scheme == canon.Tunnel {
 		return
 	}
 	raw := rawOf(c.tcp)

@@ -37,6 +37,7 @@ type Server struct {
 	bodies    bodyBudget
 	tallies   tallies
 	exchanges sync.Pool // of *exchange, for HTTP/2 streams
+	turns     sync.Pool // of *turn, for HTTP/1
 }
 
 // New returns a Server, or an error for a Config that could not keep the
@@ -64,6 +65,11 @@ func New(cfg Config) (*Server, error) {
 		s.now = func() time.Time { return epoch.Add(time.Since(epoch)) }
 	}
 	s.exchanges.New = func() any { return newExchange(s) }
+	s.turns.New = func() any {
+		t := &turn{x: newExchange(s)}
+		t.x.alone = true
+		return t
+	}
 	s.tls = s.tlsConfig()
 	s.h2 = s.http2Server()
 	if err := canon.ExposeScheme(s.h2); err != nil {
