@@ -116,6 +116,7 @@ func formWords() map[string]string {
 		"ambiguous_path": "a path that servers read differently", "bad_query": "characters that a query must not have",
 		"bad_target": "a request target of the wrong form", "bad_port": "a port that is none", "bad_scheme": "a scheme unlike the connection's",
 		"bad_host": "a host that is no name and no address", "bad_frame": "a malformed WebSocket frame", "bad_client_hello": "a malformed or refused ClientHello",
+		"h2_protocol_error": "frames that HTTP/2 does not allow", "h2_bad_request": "a request that HTTP/2 does not allow",
 	}
 }
 
