@@ -133,7 +133,11 @@ func assemble(s settings, stdout io.Writer, logger *slog.Logger) (_ *daemon, err
 	if d.shipper, err = newShipper(s, roots, logger); err != nil {
 		return nil, err
 	}
-	log, err := audit.Open(d.auditConfig(stdout, rules.set, logger))
+	config := d.auditConfig(stdout, rules.set, logger)
+	if config.Anchored, err = lastAnchored(s.anchors); err != nil {
+		return nil, err
+	}
+	log, err := audit.Open(config)
 	if err != nil {
 		return nil, fmt.Errorf("opening the audit log: %w", err)
 	}

@@ -66,3 +66,40 @@ func EachAnchored(r io.Reader, fn func(msg []byte) error) error {
 		msg, inSignatures = msg[:0], false
 	}
 }
+
+// lastTail is how much of an anchor file's end LastAnchored reads: four of the
+// longest notes.
+const lastTail = 4 * MaxNote
+
+// LastAnchored returns the last whole note of an anchor file of that size, or
+// nil if it has none. It reads the end alone.
+func LastAnchored(r io.ReaderAt, size int64) ([]byte, error) {
+	tail := make([]byte, min(size, lastTail))
+	if _, err := r.ReadAt(tail, size-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("reading an anchor: %w", err)
+	}
+	if int64(len(tail)) < size { // it begins in the middle of a note
+		tail = tail[behindNote(tail):]
+	}
+	var last []byte
+	err := EachAnchored(bytes.NewReader(tail), func(msg []byte) error {
+		last = bytes.Clone(msg)
+		return nil
+	})
+	return last, err
+}
+
+// behindNote returns where in tail the first note ends: behind the empty line
+// that follows a signature.
+func behindNote(tail []byte) int {
+	for end := 0; ; {
+		i := bytes.Index(tail[end:], []byte("\n\n"))
+		if i < 0 {
+			return len(tail)
+		}
+		line := tail[bytes.LastIndexByte(tail[:end+i], '\n')+1 : end+i]
+		if end += i + 2; bytes.HasPrefix(line, []byte("— ")) {
+			return end
+		}
+	}
+}

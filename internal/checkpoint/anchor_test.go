@@ -78,3 +78,35 @@ func TestAnAnchorHasALimit(t *testing.T) {
 		t.Errorf("%d notes one by one, %v", n, err)
 	}
 }
+
+func TestTheLastNoteOfAnAnchorIsFoundAtItsEnd(t *testing.T) {
+	notes, _ := anchored(t, 100)
+	var file, last []byte
+	for _, note := range notes {
+		for _, torn := range []int{0, 1, len(note) / 2} { // an end that was being written
+			got, err := LastAnchored(bytes.NewReader(append(bytes.Clone(file), note[:torn]...)), int64(len(file)+torn))
+			if err != nil || !bytes.Equal(got, last) {
+				t.Fatalf("behind %d bytes and %d: %q, %v", len(file), torn, got, err)
+			}
+		}
+		last = note
+		file = append(append(file, note...), '\n')
+	}
+	if len(file) <= lastTail {
+		t.Fatal("all of the file is its end")
+	}
+	if _, err := LastAnchored(bytes.NewReader(file), int64(len(file))+1); err != nil {
+		t.Errorf("a file that has become shorter: %v", err)
+	}
+	if _, err := LastAnchored(failing{}, 10); err == nil {
+		t.Error("an anchor that cannot be read has none")
+	}
+	if _, err := LastAnchored(strings.NewReader("\n\n\n"), 3); err == nil {
+		t.Error("what is no anchor was read as one")
+	}
+}
+
+// failing cannot be read.
+type failing struct{}
+
+func (failing) ReadAt([]byte, int64) (int, error) { return 0, io.ErrUnexpectedEOF }
