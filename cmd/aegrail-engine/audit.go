@@ -16,7 +16,7 @@ import (
 
 func auditCommand(w *world) *cobra.Command {
 	return group(&cobra.Command{Use: "audit", Short: "Verify, prove, show, follow and report on an audit log"},
-		auditVerifyCommand(w), auditProveCommand(w), auditShowCommand(w), auditTailCommand(w), auditReportCommand(w))
+		auditVerifyCommand(w), auditProveCommand(w), auditShowCommand(w), auditTailCommand(w), auditReportCommand(w), auditKeyCommand(w))
 }
 
 // filterFlags defines the flags that choose records by what is in them.

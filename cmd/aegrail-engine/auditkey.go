@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/spf13/cobra"
+
 	"github.com/arpitcoder/aegrail-engine/internal/checkpoint"
 )
 
@@ -46,6 +48,28 @@ func auditSigner(file string, logger *slog.Logger) (*checkpoint.Signer, error) {
 		return nil, badInput(fmt.Errorf("--audit-key %s: %w", file, err))
 	}
 	return s, nil
+}
+
+func auditKeyCommand(w *world) *cobra.Command {
+	return &cobra.Command{
+		Use:   "key FILE",
+		Short: "Print the verifier key of the key that signs a log",
+		Long: "Print the public half of the key in FILE, which serve and exec make beside the log: what\n" +
+			"`audit verify --key` takes. The private half stays where it is.",
+		Args: takes(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			data, err := readFile("audit key", args[0])
+			if err != nil {
+				return badInput(err)
+			}
+			s, err := checkpoint.NewSigner(string(data))
+			if err != nil {
+				return badInput(fmt.Errorf("%s: %w", args[0], err))
+			}
+			fmt.Fprintln(w.stdout, s.VerifierKey())
+			return nil
+		},
+	}
 }
 
 // newAuditKey makes a key with a name that no other log has, since the name is

@@ -67,6 +67,32 @@ func TestREADMECommandsExist(t *testing.T) {
 	}
 }
 
+// TestTheAuditorsSessionIsAScript holds the five commands of package audit's
+// documentation to the script that runs them.
+func TestTheAuditorsSessionIsAScript(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join("..", "..", "internal", "audit", "doc.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, err := os.ReadFile(filepath.Join("testdata", "script", "auditor.txtar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := 0
+	for line := range strings.Lines(string(doc)) {
+		command, ok := strings.CutPrefix(line, "//\taegrail-engine ")
+		if !ok {
+			continue
+		}
+		if commands++; !strings.Contains(string(script), "\nexec aegrail-engine "+command) {
+			t.Errorf("the script does not run: aegrail-engine %s", command)
+		}
+	}
+	if commands != 5 {
+		t.Errorf("%d commands, want five", commands)
+	}
+}
+
 func TestREADMEPoliciesCompile(t *testing.T) {
 	blocks := fences(t, "yaml")
 	for _, block := range fences(t, "console") {

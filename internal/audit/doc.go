@@ -180,19 +180,23 @@
 //
 // # For an auditor
 //
-// The verifier key comes from the engine's first message (audit_key) or its
-// admin listener (/audit/key), at a time when the log was not in doubt; the
-// anchor is what the checkpoints went to, or captured standard output. It is
-// fetched before the log, which may have grown since.
+// The verifier key comes from the engine's first message (audit_key), its admin
+// listener (/audit/key) or `audit key` over the file of the private one, at a
+// time when the log was not in doubt; the anchor is what the checkpoints went
+// to, or captured standard output. It is fetched before the log, which may have
+// grown since. A log of several files is given as audit.log.0* audit.log.
 //
-//	aegrail-engine audit verify audit.log.0* audit.log --key KEY --anchor ANCHOR
+//	aegrail-engine audit verify audit.log --key key.pub --anchor notes
+//	aegrail-engine audit report audit.log --key key.pub --anchor notes --policy policy.yaml --html -o report.html
 //	aegrail-engine audit show audit.log --verdict denied --since 24h
-//	aegrail-engine audit prove audit.log --key KEY --seq 4711 -o 4711.tlog-proof
-//	aegrail-engine audit verify 4711.json --proof 4711.tlog-proof --key KEY
+//	aegrail-engine audit prove audit.log --seq 3 --key key.pub -o record.tlog-proof
+//	aegrail-engine audit verify record.json --proof record.tlog-proof --key key.pub
 //
 // The first says whether all of it is there and is the engine's, what the log
-// does not know the end of, and when the clock was set. The last takes the one
-// line of the record, and needs nothing else of the log.
+// does not know the end of, and when the clock was set; the second what was
+// allowed, denied and limited, and which rules nobody needed. The last takes the
+// one line of the record (audit show --raw --seq 3), and needs nothing else of
+// the log.
 //
 // # Segments
 //
