@@ -75,7 +75,7 @@ func run(p *printer) error {
 		return err
 	}
 	defer d.server.Close()
-	for _, act := range []func(context.Context) error{d.showAgent, d.showServer, d.showLog, d.showTampering} {
+	for _, act := range []func(context.Context) error{d.showAgent, d.showServer, d.showLog, d.showTampering, d.showCut} {
 		if err := act(ctx); err != nil {
 			return err
 		}
@@ -195,11 +195,18 @@ func (d *demo) showLog(ctx context.Context) error {
 			return fmt.Errorf("audit show does not show %q", want)
 		}
 	}
-	verified, err := d.output(ctx, "audit", "verify", "audit.log")
+	key, err := d.output(ctx, "audit", "key", "audit.log.key")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(d.file("key.pub"), []byte(key), 0o600); err != nil {
+		return fmt.Errorf("writing the verifier key: %w", err)
+	}
+	verified, err := d.output(ctx, "audit", "verify", "audit.log", "--key", "key.pub")
 	if err != nil {
 		return fmt.Errorf("a sound log does not verify: %w", err)
 	}
-	d.command("aegrail-engine audit verify audit.log", verified)
+	d.command("aegrail-engine audit verify audit.log --key key.pub", verified)
 	return nil
 }
 
@@ -227,6 +234,33 @@ func (d *demo) showTampering(ctx context.Context) error {
 	}
 	if !strings.Contains(out, fmt.Sprintf("line %d", line)) {
 		return fmt.Errorf("audit verify does not name line %d", line)
+	}
+	return nil
+}
+
+// showCut cuts the end off a copy of the log, which leaves a chain without a
+// fault, and shows that it is missed where one checkpoint was kept elsewhere.
+func (d *demo) showCut(ctx context.Context) error {
+	log, err := os.ReadFile(d.file("audit.log"))
+	if err != nil {
+		return fmt.Errorf("reading the log: %w", err)
+	}
+	lines := bytes.SplitAfter(bytes.TrimSuffix(log, []byte("\n")), []byte("\n"))
+	last := len(lines) - 1 // the engine's last word is a checkpoint
+	kept, cut := lines[last], bytes.Join(lines[:last-3], nil)
+	for name, data := range map[string][]byte{"kept-elsewhere": append(kept, '\n'), "cut.log": cut} {
+		if err := os.WriteFile(d.file(name), data, 0o600); err != nil {
+			return fmt.Errorf("writing %s: %w", name, err)
+		}
+	}
+	d.section("The last four records cut off a copy. The chain is whole; what was kept elsewhere, one signed line, knows better:")
+	out, err := d.output(ctx, "audit", "verify", "cut.log", "--anchor", "kept-elsewhere", "--key", "key.pub")
+	d.command("aegrail-engine audit verify cut.log --anchor kept-elsewhere --key key.pub", out)
+	if err == nil {
+		return errors.New("a log without its end verifies")
+	}
+	if !strings.Contains(out, "cut off") {
+		return errors.New("audit verify does not say that the end was cut off")
 	}
 	return nil
 }
