@@ -48,8 +48,8 @@ type Config struct {
 }
 
 // Limits bound what a client can hold. Zero fields take the default that
-// stands beside them. Idle and WriteStall, over HTTP/1, are what a client is
-// given at least, and half as much again at most.
+// stands beside them. Settle and, over HTTP/1, Idle and WriteStall are the least
+// that a client is given; the most is half as much again.
 type Limits struct {
 	Connections           int           // open client connections in all; 16384
 	ConnectionsPerClient  int           // … of one address; 4096
@@ -57,6 +57,7 @@ type Limits struct {
 	Handshake             time.Duration // CONNECT answered to TLS ready; 15 s
 	Head                  time.Duration // first byte of a head to its last; 10 s
 	Idle                  time.Duration // between two requests; 2 min
+	Settle                time.Duration // … after which a connection gives back what it need not hold; 1 s
 	BodyStall             time.Duration // no byte of a body; 1 min
 	BodyRead              time.Duration // a body that a rule reads, whole; 30 s
 	WriteStall            time.Duration // a client that does not read; 30 s
@@ -85,6 +86,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Handshake, 15*time.Second)
 	set(&l.Head, 10*time.Second)
 	set(&l.Idle, 2*time.Minute)
+	set(&l.Settle, time.Second)
 	set(&l.BodyStall, time.Minute)
 	set(&l.BodyRead, 30*time.Second)
 	set(&l.WriteStall, 30*time.Second)

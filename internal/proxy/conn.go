@@ -44,9 +44,11 @@ type conn struct {
 
 	open interface{ Dec() } // the gauge that counts this connection; nil until its kind is known
 
-	reader http1.Reader
-	at     time.Time // of the latest look at the clock, before or after a request
-	*turn            // nil while a request is waited for
+	rw      net.Conn // what carries requests; nil until it is known whose they are
+	reader  http1.Reader
+	at      time.Time // of the latest look at the clock, before or after a request
+	*turn             // nil while a request is waited for
+	resting bool      // rest is to go on, in a goroutine of its own
 
 	mu      sync.Mutex
 	one     *exchange              // HTTP/1: what is under way
@@ -190,7 +192,11 @@ func (c *conn) nextHead(rw net.Conn) bool {
 	if c.at.IsZero() {
 		c.at = c.s.now()
 	}
-	c.allowRead(c.at, c.s.limits.Idle)
+	idle := c.s.limits.Idle
+	if c.rw != nil {
+		idle = min(idle, c.s.limits.Settle)
+	}
+	c.allowRead(c.at, idle)
 	if c.s.draining.Load() {
 		return false
 	}
@@ -198,7 +204,11 @@ func (c *conn) nextHead(rw net.Conn) bool {
 		c.endTurn()
 	}
 	if err := c.reader.Wait(); err != nil {
-		c.leftWithAlert(err)
+		if idle < c.s.limits.Idle && isTimeout(err) && !c.s.draining.Load() {
+			c.resting = true
+		} else {
+			c.leftWithAlert(err)
+		}
 		return false
 	}
 	c.beginTurn()
@@ -330,13 +340,25 @@ func (c *conn) serveTLS(tc *tls.Conn) {
 // serveHTTP1 carries the requests of a connection whose authority is known.
 func (c *conn) serveHTTP1(rw net.Conn) {
 	c.reader.Reset(rw)
-	defer c.reader.Release()
-	for c.nextHead(rw) {
-		if !c.exchangeHTTP1(rw) {
+	c.rw = rw
+	c.goOn()
+}
+
+// goOn carries requests until the connection ends or has been idle for a while.
+func (c *conn) goOn() {
+	for c.nextHead(c.rw) {
+		if !c.exchangeHTTP1(c.rw) {
 			break
 		}
 	}
-	if tc, ok := rw.(*tls.Conn); ok && !c.cutShort {
+	if !c.resting {
+		c.endHTTP1()
+	}
+}
+
+func (c *conn) endHTTP1() {
+	c.reader.Release()
+	if tc, ok := c.rw.(*tls.Conn); ok && !c.cutShort {
 		_ = c.tcp.SetWriteDeadline(c.s.now().Add(time.Second))
 		_ = tc.CloseWrite()
 	}

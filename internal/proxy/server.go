@@ -36,6 +36,7 @@ type Server struct {
 
 	bodies    bodyBudget
 	tallies   tallies
+	tidier    tidier
 	exchanges sync.Pool // of *exchange, for HTTP/2 streams
 	turns     sync.Pool // of *turn, for HTTP/1
 }
@@ -147,12 +148,21 @@ func (s *Server) accept(ctx context.Context, ln net.Listener, serve func(*conn))
 			_ = nc.Close()
 			continue
 		}
-		go func() {
-			defer s.leave(c)
-			defer s.recovered(c)
-			serve(c)
-		}()
+		go s.carry(c, serve)
 	}
+}
+
+// carry is the life of c, or a part of it.
+func (s *Server) carry(c *conn, serve func(*conn)) {
+	defer func() {
+		if c.resting {
+			go s.carry(c, (*conn).rest)
+		} else {
+			s.leave(c)
+		}
+	}()
+	defer s.recovered(c)
+	serve(c)
 }
 
 // temporary reports an Accept error that says nothing about the listener.
