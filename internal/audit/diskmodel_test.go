@@ -16,15 +16,18 @@ import (
 var errCrashed = errors.New("crashed")
 
 // disk is a file system in memory that can stop at any operation that changes
-// it, as a process does that is killed and a machine that loses power. It knows
+// it, as a process does that is killed and a machine that loses power, or fail
+// in it. It knows
 // what a power cut would leave: of a file what was synced, of a directory the
 // entries that were, and of what came later some of it, in the order in which
 // it came.
 type disk struct {
 	mu    sync.Mutex
-	steps int // operations that changed something
-	crash int // the operation at which it stops; 0: none
-	part  int // percent of a write that still happens in that operation
+	steps int   // operations that changed something
+	crash int   // the operation at which it stops; 0: none
+	part  int   // percent of a write that still happens in that operation
+	fault error // instead of stopping, that operation fails with this one
+	lossy bool  // what a failed sync did not write is zeros once the cache is dropped
 	dead  bool
 	wrote bool // that operation was a write
 
@@ -40,6 +43,7 @@ type inode struct {
 	data   []byte
 	synced int // bytes of data that a power cut leaves
 	locked bool
+	lost   bool // a sync failed, and the disk does not have the rest
 }
 
 func newDisk() *disk { return &disk{names: map[string]*inode{}, synced: map[string]*inode{}} }
@@ -50,11 +54,14 @@ func (d *disk) step() error {
 	if d.dead {
 		return errCrashed
 	}
-	if d.steps++; d.steps == d.crash {
-		d.dead = true
-		return errCrashed
+	if d.steps++; d.steps != d.crash {
+		return nil
 	}
-	return nil
+	if d.fault != nil {
+		return d.fault
+	}
+	d.dead = true
+	return errCrashed
 }
 
 // name changes the directory, now and, once synced, for good. Called with mu
@@ -238,11 +245,13 @@ func (f *diskFile) Write(b []byte) (int, error) {
 	defer f.d.mu.Unlock()
 	was := f.d.dead
 	if err := f.d.step(); err != nil {
+		part := 0
 		if !was {
 			f.d.wrote = true
-			f.i.data = append(f.i.data, b[:len(b)*f.d.part/100]...)
+			part = len(b) * f.d.part / 100
+			f.i.data = append(f.i.data, b[:part]...)
 		}
-		return 0, err
+		return part, err
 	}
 	f.i.data = append(f.i.data, b...)
 	return len(b), nil
@@ -263,6 +272,7 @@ func (f *diskFile) sync() error {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
 	if err := f.d.step(); err != nil {
+		f.i.lost = f.d.lossy
 		return err
 	}
 	f.i.synced = len(f.i.data)
@@ -281,7 +291,14 @@ func (f *diskFile) end() (int64, error) {
 	return int64(len(f.i.data)), nil
 }
 
-func (f *diskFile) evict() {}
+func (f *diskFile) evict() {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if f.i.lost {
+		clear(f.i.data[f.i.synced:])
+		f.i.lost = false
+	}
+}
 
 func (f *diskFile) close() error {
 	f.d.mu.Lock()

@@ -375,6 +375,37 @@ func TestL04CloseSaysThatTheDiskFailed(t *testing.T) {
 	}
 }
 
+// TestL04ASyncThatFailsWhileTheFileIsRotatedIsNotLost has the error of one
+// file reported to the checkpoint that is just made, and to nobody else: that is
+// how the kernel does it.
+func TestL04ASyncThatFailsWhileTheFileIsRotatedIsNotLost(t *testing.T) {
+	wall, file, fsys := newClock(), logFile(t), &faultFS{}
+	l := open(t, Config{File: file, Now: wall.now, Key: key(signer(t)), Rotate: Rotation{Size: 4 << 10}, fs: fsys})
+	before := l.Stats()
+	asked := false
+	fsys.set(func(f *faultFS) {
+		f.beforeSync = func() {
+			if asked {
+				return
+			}
+			asked = true
+			requests(t, l, 1, 10)
+			fsys.fault("sync", syscall.EIO)
+		}
+	})
+	l.checkpointTick()
+	fsys.fault("sync", nil)
+	if l.Stats().Rotations == before.Rotations {
+		t.Fatal("nothing was rotated")
+	}
+	wantErr(t, l.Err(), "syncing", "input/output error")
+	wall.add(mendEvery)
+	requests(t, l, 20, 1)
+	check(t, l.Err())
+	closeLog(t, l)
+	verified(t, files(t, file)...)
+}
+
 func TestErrorsOfOpeningSayWhatToDo(t *testing.T) {
 	for err, word := range map[error]string{
 		fs.ErrPermission: "not writable by user",

@@ -47,6 +47,13 @@ func (s *sink) resume(now time.Time) (*tail, error) {
 	if err == nil {
 		err = s.settle(f, t)
 	}
+	// The file's name must survive a crash too: the file is perhaps new, or took
+	// the place of another just when the directory could not be synced.
+	if err == nil {
+		if err = s.fs.syncDir(filepath.Dir(s.path)); err != nil {
+			err = fmt.Errorf("audit log %s: syncing its directory: %w", s.path, err)
+		}
+	}
 	if err != nil {
 		return nil, errors.Join(err, f.close())
 	}
@@ -93,11 +100,6 @@ func (s *sink) examine(f file, now time.Time) (*tail, error) {
 		return nil, fmt.Errorf("audit log %s: not a regular file; name a file with --audit-file, or use --audit-stdout", s.path)
 	case st.open:
 		s.logger.Warn("the audit log can be read or written by other users; its mode should be 0600", "file", s.path)
-	}
-	if st.size == 0 { // perhaps new: its name must survive a crash too
-		if err := s.fs.syncDir(filepath.Dir(s.path)); err != nil {
-			return nil, fmt.Errorf("audit log %s: syncing its directory: %w", s.path, err)
-		}
 	}
 	f.evict()
 	chain, t := newFollower(), &tail{}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -99,6 +100,77 @@ func TestL05ACrashAtEveryOperation(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestL04AnErrorAtEveryOperation fails each operation of a life once, with a
+// full disk and with an I/O error, and goes on. Nobody is told of a record that
+// is not there in the end, the log takes records again by itself, and the chain
+// verifies.
+func TestL04AnErrorAtEveryOperation(t *testing.T) {
+	s := signer(t)
+	for _, row := range []struct {
+		name       string
+		fault      error
+		durability Durability
+		lossy      bool
+	}{
+		{"a full disk", syscall.ENOSPC, Written, false},
+		{"an I/O error, strict", syscall.EIO, Strict, false},
+		{"an I/O error that loses what was not synced, strict", syscall.EIO, Strict, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			for _, before := range beginnings(t, s) {
+				for n, last := 1, false; !last; n++ {
+					w := witness{acked: slices.Clone(before.known.acked), known: before.known.known}
+					d := before.disk.killed()
+					d.crash, d.part, d.fault, d.lossy = n, 60, row.fault, row.lossy
+					what := fmt.Sprintf("on %s, operation %d", before.name, n)
+					stubborn(t, what, modelled(t, d, s, &w, row.durability), &w)
+					last = d.steps < n // beyond the end of a life: nothing failed
+					survives(t, what, d.killed(), s, w, row.durability, true)
+					survives(t, what+", power cut", d.unplugged(0), s, w, row.durability, row.durability == Strict)
+				}
+			}
+		})
+	}
+}
+
+// stubborn is a life whose engine is started again when a start fails, and asked
+// again when a request is refused. It must take requests in the end.
+func stubborn(t *testing.T, what string, c Config, w *witness) {
+	t.Helper()
+	wall := newClock()
+	c.Now = wall.now
+	l, err := Open(c)
+	if err != nil {
+		if l, err = Open(c); err != nil {
+			t.Fatalf("%s: the second start: %v", what, err)
+		}
+	}
+	refused := 0
+	for id := uint64(100); id < 106; id++ {
+		if id == 103 {
+			l.checkpointTick()
+		}
+		if _, err := l.Decide(decision(id)); err != nil {
+			if refused++; refused > 2 {
+				t.Fatalf("%s: refused again and again: %v", what, err)
+			}
+			wall.add(mendEvery)
+			continue
+		}
+		w.acked = append(w.acked, id)
+		_ = l.Complete(completion(id)) // an error latches, and the next decision is refused
+		wall.add(mendEvery)
+	}
+	for range 2 { // the first may be what fails
+		l.tick()
+		wall.add(mendEvery)
+	}
+	if err := l.Err(); err != nil {
+		t.Fatalf("%s: still not ready: %v", what, err)
+	}
+	_ = l.Close() // where that fails, the next start has what is there
 }
 
 // survives starts an engine on what is left of a log and checks what must hold.

@@ -131,20 +131,22 @@ func (l *Log) checkpoint() error {
 		// Rotated away, and then synced, or broken. What comes next has its own
 		// checkpoint.
 	default:
-		return l.syncFailed(u.file, err)
+		return l.syncFailed(err)
 	}
 	return nil
 }
 
 // syncFailed latches a failed sync, which the kernel reports once: whatever was
 // written since the last one may be lost. Called with mu held.
-func (l *Log) syncFailed(f file, err error) error {
+func (l *Log) syncFailed(err error) error {
 	for l.writing {
 		_ = l.join(l.cur) // its callers have the error
 	}
-	if l.sink.file != f {
+	if l.sink.file == nil {
 		return nil // somebody else had trouble with it already
 	}
+	// Where f was rotated away meanwhile, that sync may have succeeded only
+	// because this one had the error: it must not go unsaid.
 	l.fail(l.sink.broken(fmt.Errorf("syncing %s: %w", l.c.File, err)))
 	return l.fault.err
 }
