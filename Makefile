@@ -9,6 +9,8 @@ BIN     ?= bin
 FUZZ    ?= 60s
 KILLS   ?= 200
 GOLANGCI ?= golangci-lint
+# Where fuzz targets are: beside fuzz/, those that need what is not exported.
+FUZZED  := ./fuzz ./certs ./internal/audit
 # Nested modules: what the product must not depend on.
 NESTED  := $(patsubst %/go.mod,%,$(wildcard internal/*/go.mod))
 
@@ -33,11 +35,11 @@ lint: ## go vet, also of the nested modules, and golangci-lint
 	$(GOLANGCI) run ./...
 
 fuzz: ## each fuzz target for a minute (FUZZ=10s for less)
-	@for t in $$($(GO) test -list '^Fuzz' ./fuzz | grep '^Fuzz'); do \
-		echo "== $$t"; $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZ) ./fuzz || exit 1; done
+	@for p in $(FUZZED); do for t in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+		echo "== $$t"; $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZ) $$p || exit 1; done; done
 
 fuzz-seeds: ## the seeds of every fuzz target; a target without seeds fails
-	GO='$(GO)' .ci/fuzz-seeds
+	GO='$(GO)' .ci/fuzz-seeds $(FUZZED)
 
 bench: ## the engine beside other proxies on one core, as ratios
 	cd internal/bench && $(GO) run .

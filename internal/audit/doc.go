@@ -212,15 +212,17 @@
 //
 // A heartbeat with reason segment that is not the first of its file was written
 // when the new file could not be had: the log went on in the old one. One with
-// reason retention says which segments were removed. That happens only to
+// reason retention says which segments are removed next. That happens only to
 // records that an anchored checkpoint covers and every sink has taken.
 //
 // # Crashes
 //
 // Records are appended with one write per batch. A line without its newline at
 // the end of a file was being written when the engine or the machine died: the
-// next start moves it to FILE.torn-<time> and says so in engine_start. FILE.next,
-// and a second name of FILE, are left by a rotation that did not come to its
-// end; nothing was recorded there, and the next start removes them. All else
-// that does not verify is damage, and the engine does not start on it.
+// next start moves it to FILE.torn-<time> and says so in engine_start. (If that
+// start is killed too before its record is on the disk, the file is there and no
+// record names it.) FILE.next, and a second name of FILE, are left by a rotation
+// that did not come to its end; nothing was recorded there, and the next start
+// removes them. All else that does not verify is damage, and the engine does not
+// start on it.
 package audit
