@@ -122,6 +122,7 @@ type Log struct {
 	checkpoints sync.Mutex // held while one is made; before mu
 	announced   *copier
 
+	retained                    uint64    // seq up to which removals were recorded; owned by watch
 	rotateAfter                 time.Time // not before, as it has just failed
 	rotations, rotationFailures atomic.Int64
 

@@ -118,9 +118,9 @@ func (s *sink) begin(next string, buf []byte) (file, error) {
 	return f, nil
 }
 
-// retain removes the oldest segments beyond keep of which every record is
-// below removable, and returns those it removed.
-func retain(fsys fileSystem, path string, r *Rotation) (removed []Segment, last uint64, err error) {
+// spent returns the oldest segments beyond Keep of which every record is below
+// what Removable returns, and the seq of the last of those records.
+func spent(fsys fileSystem, path string, r *Rotation) (old []Segment, last uint64, err error) {
 	all, err := segments(fsys, path)
 	if err != nil {
 		return nil, 0, err
@@ -131,13 +131,17 @@ func retain(fsys fileSystem, path string, r *Rotation) (removed []Segment, last 
 		if end > upTo {
 			break
 		}
-		if err = fsys.remove(all[i].Name); err != nil {
-			break
+		old, last = append(old, all[i]), end
+	}
+	return old, last, nil
+}
+
+// removeAll removes segments, the oldest first, so that what is left is a log.
+func removeAll(fsys fileSystem, path string, old []Segment) error {
+	for _, s := range old {
+		if err := fsys.remove(s.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
-		removed, last = append(removed, all[i]), end
 	}
-	if len(removed) > 0 {
-		err = errors.Join(err, fsys.syncDir(filepath.Dir(path)))
-	}
-	return removed, last, err
+	return fsys.syncDir(filepath.Dir(path))
 }

@@ -211,6 +211,55 @@ func survives(t *testing.T, what string, d *disk, s *checkpoint.Signer, w witnes
 	}
 }
 
+// TestL05SegmentsAreNotGoneWithoutARecord stops an engine at each operation of a
+// life in which old segments are removed.
+func TestL05SegmentsAreNotGoneWithoutARecord(t *testing.T) {
+	s := signer(t)
+	var w witness
+	before := newDisk()
+	for from := range uint64(4) {
+		check(t, live(modelled(t, before, s, &w, Written), 10*from+1, &w))
+	}
+	keeping := func(d *disk) Config {
+		c := modelled(t, d, s, new(witness), Written)
+		c.Rotate.Keep, c.Rotate.Removable = 1, func() uint64 { return w.known.Size }
+		return c
+	}
+	whole := before.killed()
+	check(t, live(keeping(whole), 100, new(witness)))
+	gone := 0
+	for n := 1; n <= whole.steps; n++ {
+		d := before.killed()
+		d.crash = n
+		_ = live(keeping(d), 100, new(witness))
+		for _, left := range []*disk{d.killed(), d.unplugged(0), d.unplugged(50)} {
+			c := modelled(t, left, s, new(witness), Written)
+			check(t, live(c, 200, new(witness)))
+			log, err := left.log(c.File)
+			check(t, err)
+			rep, err := Verify([]string{"-"}, VerifyOptions{Stdin: bytes.NewReader(log)})
+			check(t, err)
+			if rep.FirstSeq == 1 {
+				continue
+			}
+			gone++
+			recorded := uint64(0)
+			check(t, Read(bytes.NewReader(log), func(e *Entry) error {
+				if e.Reason == reasonRetention {
+					_, err = fmt.Sscan(e.Detail[strings.LastIndexByte(e.Detail, ' ')+1:], &recorded)
+				}
+				return err
+			}))
+			if recorded < rep.FirstSeq-1 {
+				t.Fatalf("stopped at operation %d: records before %d are gone, and it is recorded of those to %d", n, rep.FirstSeq, recorded)
+			}
+		}
+	}
+	if gone < 10 {
+		t.Fatalf("segments were gone %d times", gone)
+	}
+}
+
 // beginning is a log as an engine finds it.
 type beginning struct {
 	name  string

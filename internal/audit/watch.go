@@ -217,22 +217,35 @@ func (l *Log) checkpointTick() {
 	}
 }
 
-// retain removes the segments that are not kept any more, and records it.
+// retain records which segments are not kept any more, and then removes them, so
+// that a crash leaves none gone without a record. Owned by watch.
 func (l *Log) retain() {
-	removed, last, err := retain(l.c.fs, l.c.File, &l.c.Rotate)
+	old, last, err := spent(l.c.fs, l.c.File, &l.c.Rotate)
 	if err != nil {
-		l.logger.Error("segments of the audit log could not be removed", "error", err)
+		l.logger.Error("segments of the audit log could not be looked for", "error", err)
 	}
-	if len(removed) == 0 {
+	if len(old) == 0 {
 		return
 	}
-	l.logger.Info("segments of the audit log were removed: they are anchored and shipped", "first_seq", removed[0].First, "last_seq", last)
-	err = l.Complete(&Record{
-		Event: EngineHeartbeat, Reason: reasonRetention, Count: int64(len(removed)),
-		Detail: fmt.Sprintf("removed %s to %s, records %d to %d",
-			filepath.Base(removed[0].Name), filepath.Base(removed[len(removed)-1].Name), removed[0].First, last),
-	})
-	if err != nil {
-		l.logger.Error("that segments were removed could not be recorded", "error", err)
+	if last > l.retained { // and is not tried again
+		l.mu.Lock()
+		_, err := l.commit(&Record{
+			Event: EngineHeartbeat, Reason: reasonRetention, Count: int64(len(old)),
+			Detail: fmt.Sprintf("removes %s to %s, records %d to %d",
+				filepath.Base(old[0].Name), filepath.Base(old[len(old)-1].Name), old[0].First, last),
+		}, nil)
+		l.mu.Unlock()
+		if err == nil {
+			err = l.checkpoint() // which syncs
+		}
+		if err != nil {
+			return // the log has said why it takes nothing
+		}
+		l.retained = last
 	}
+	if err := removeAll(l.c.fs, l.c.File, old); err != nil {
+		l.logger.Error("segments of the audit log could not be removed", "error", err)
+		return
+	}
+	l.logger.Info("segments of the audit log were removed: they are anchored and shipped", "first_seq", old[0].First, "last_seq", last)
 }
