@@ -143,6 +143,9 @@ func cmdReceiver(ts *testscript.TestScript, neg bool, args []string) {
 		f, err := os.OpenFile(filepath.Join(dir, path.Base(r.URL.Path)), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 		if err == nil {
 			_, err = io.Copy(f, body)
+			if r.Header.Get("Content-Type") == "text/plain" {
+				_, _ = f.WriteString("\n") // notes are parted by one empty line
+			}
 			err = errors.Join(err, f.Close())
 		}
 		if err != nil {
