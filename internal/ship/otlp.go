@@ -3,7 +3,6 @@ package ship
 import (
 	"bytes"
 	"context"
-	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -134,26 +133,17 @@ func logRecord(e *audit.Entry) log.Record {
 	r.SetTimestamp(e.Time)
 	r.SetObservedTimestamp(time.Now())
 	r.SetBody(attribute.StringValue(string(e.Raw)))
-	verdict := ""
+	verdict, severity := "", log.SeverityInfo
 	switch e.Event {
 	case audit.EgressAllowed.String():
 		verdict = "allowed"
 	case audit.EgressDenied.String():
-		verdict = "denied"
+		verdict, severity = "denied", log.SeverityWarn
 	case audit.EgressError.String():
-		verdict = "error"
+		verdict, severity = "error", log.SeverityError
 	}
-	switch verdict {
-	case "denied":
-		r.SetSeverity(log.SeverityWarn)
-		r.SetSeverityText("WARN")
-	case "error":
-		r.SetSeverity(log.SeverityError)
-		r.SetSeverityText("ERROR")
-	default:
-		r.SetSeverity(log.SeverityInfo)
-		r.SetSeverityText("INFO")
-	}
+	r.SetSeverity(severity)
+	r.SetSeverityText(severity.String())
 	add := func(key, v string) {
 		if v != "" { // protobuf takes no other text than UTF-8; the body has the bytes
 			r.AddAttributes(attribute.String(key, strings.ToValidUTF8(v, "\uFFFD")))
@@ -190,5 +180,3 @@ func logRecord(e *audit.Entry) log.Record {
 	number("count", e.Count)
 	return r
 }
-
-var errNoFile = errors.New("a sink reads the log's file: give --audit-file")

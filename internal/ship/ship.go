@@ -72,7 +72,7 @@ func New(c Config) (*Shipper, error) {
 		case t.kind != OTLP && t.kind != Webhook:
 			return nil, fmt.Errorf("sink %s: not a sink", &t)
 		case c.Log == "":
-			return nil, errNoFile
+			return nil, fmt.Errorf("sink %s: a sink reads the log's file: give --audit-file", &t)
 		case seen[t.id()]:
 			return nil, fmt.Errorf("sink %s: given twice; each sink needs an address of its own", &t)
 		}

@@ -23,6 +23,10 @@ const (
 // costs a sync of the log; what a crash forgets is sent again.
 const storeEvery = time.Second
 
+// farBehind is how many records a sink may lack before that is said: one that is
+// slow, and not failing, says nothing otherwise.
+const farBehind = 100_000
+
 // batch is records that are sent together. Owned by the sink's goroutine.
 type batch struct {
 	lines       []byte // as they stand in the log, each with its newline
@@ -67,6 +71,7 @@ type sink struct {
 	batch    batch         // owned by run
 	lastTry  time.Time     // to store the position; owned by run
 	unstored bool          // said that the position cannot be stored; owned by run
+	behind   bool          // said that it is far behind; owned by run
 	hurry    chan struct{} // closing, until it was heeded once; owned by run
 
 	closing chan struct{}
@@ -148,12 +153,26 @@ func (s *sink) send(ctx context.Context) error {
 		}
 	}
 	s.acked.Store(b.last)
-	s.trouble.worked("seq", b.last, "lag", s.lag())
+	lag := s.lag()
+	s.trouble.worked("seq", b.last, "lag", lag)
+	s.judgeLag(lag)
 	b.reset()
 	if time.Since(s.lastTry) >= storeEvery {
 		s.store()
 	}
 	return nil
+}
+
+// judgeLag says when the sink falls far behind, and when that is over.
+func (s *sink) judgeLag(lag uint64) {
+	switch {
+	case !s.behind && lag >= farBehind:
+		s.behind = true
+		s.logger.Warn("a sink takes records more slowly than they are written; they wait in the log's files, which are kept for it", "lag", lag)
+	case s.behind && lag < farBehind/2:
+		s.behind = false
+		s.logger.Info("the sink has caught up", "lag", lag)
+	}
 }
 
 func (s *sink) pause(ctx context.Context, failures int, err error) bool {

@@ -144,26 +144,27 @@ func TestRetentionWaitsForEveryAnchorAndSink(t *testing.T) {
 		timeout: time.Hour,
 	})
 	e := openLog(t, file, audit.Config{
-		Key: func() (*checkpoint.Signer, error) { return signer, nil }, CheckpointEvery: 5 * time.Millisecond, OnCheckpoint: s.Publish,
+		Key: func() (*checkpoint.Signer, error) { return signer, nil }, CheckpointEvery: 10 * time.Millisecond, OnCheckpoint: s.Publish,
 		Rotate: audit.Rotation{Size: 8 << 10, Keep: 1, Removable: s.Removable},
 	})
 	check(t, s.Start(e.SessionID(), e.committed))
 	t.Cleanup(func() { stop(s) })
 	e.records(t, 200)
-	segments := func() int {
+	segments := func() []audit.Segment {
 		all, err := audit.Segments(file)
 		check(t, err)
-		return len(all)
+		return all
 	}
 	eventually(t, "one sink and both anchors have it all but its end", func() bool {
 		return s.Sinks()[0].Acknowledged > 200 && s.Anchors()[0].Acknowledged > 200 && s.Anchors()[1].Acknowledged > 200
 	})
-	if s.Removable() != 0 || segments() < 5 {
-		t.Errorf("removable %d, %d segments", s.Removable(), segments())
+	if s.Removable() != 0 || len(segments()) < 5 || segments()[0].First != 1 {
+		t.Errorf("removable %d, segments %v", s.Removable(), segments())
 	}
+	held := e.committed()
 	slow.setFaults()
 	slow.CloseClientConnections()
-	eventually(t, "what is everywhere is removed", func() bool { e.records(t, 1); return segments() <= 1 })
+	eventually(t, "what is everywhere is removed", func() bool { return segments()[0].First > held })
 	check(t, e.Close())
 	check(t, s.Close(t.Context()))
 	seqs := func(rc *receiver) (max uint64) {
@@ -327,6 +328,27 @@ func TestALongRecordGoesAlone(t *testing.T) {
 	check(t, k.send(t.Context()))
 	if k.acked.Load() != 20 || k.batch.records != 0 || cap(k.batch.lines) > 2*maxBytes {
 		t.Errorf("%d, %d", k.acked.Load(), cap(k.batch.lines))
+	}
+}
+
+func TestASinkThatIsSlowIsSaid(t *testing.T) {
+	var log said
+	written := uint64(0)
+	k := &sink{deliver: func(context.Context, *batch) error { return nil }, committed: func() uint64 { return written }}
+	k.logger, k.trouble = log.logger(), trouble{logger: log.logger()}
+	k.lastTry = time.Now()
+	for seq := uint64(1); seq < 1000; seq++ {
+		written = seq + 1000
+		switch {
+		case seq > 800:
+		case seq > 200:
+			written += farBehind
+		}
+		check(t, k.take(t.Context(), &audit.Entry{Seq: seq, Raw: []byte("{}")}))
+		check(t, k.send(t.Context()))
+	}
+	if strings.Count(log.String(), "more slowly") != 1 || strings.Count(log.String(), "caught up") != 1 {
+		t.Error(log.String())
 	}
 }
 

@@ -42,7 +42,7 @@ func (w *webhook) deliver(ctx context.Context, b *batch) error {
 func (w *webhook) compress(b []byte) []byte {
 	w.buf.Reset()
 	if w.zip == nil {
-		w.zip = gzip.NewWriter(&w.buf)
+		w.zip, _ = gzip.NewWriterLevel(&w.buf, gzip.BestSpeed) // agents wait for the same processor; the level is a right one
 	} else {
 		w.zip.Reset(&w.buf)
 	}
