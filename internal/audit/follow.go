@@ -34,6 +34,9 @@ type FollowOptions struct {
 	// behind it is left for later, since a writer that runs out of room cuts
 	// back what it wrote of a batch. nil: every whole line counts.
 	Committed func() uint64
+	// RawOnly sets Raw, Seq and Line of an Entry and nothing else, which
+	// allocates nothing for a record.
+	RawOnly bool
 	// Idle is called each time there is nothing to read, before waiting. An
 	// error ends Follow and is returned as it is. nil: nothing is called.
 	Idle func() error
@@ -165,7 +168,11 @@ func (t *trail) step(fn func(*Entry) error) (more bool, err error) {
 	if err := t.check(b); err != nil {
 		return false, &Damage{File: t.cur.name, Line: t.cur.line(), Offset: t.cur.off - int64(len(b)) - 1, What: err.Error()}
 	}
-	t.entry.decode(b, &t.line)
+	if t.o.RawOnly {
+		t.entry.Raw = b
+	} else {
+		t.entry.decode(b, &t.line)
+	}
 	t.entry.Line, t.entry.Seq = t.cur.line(), t.cur.pos
 	return true, fn(&t.entry)
 }
@@ -178,8 +185,8 @@ func (t *trail) check(b []byte) error {
 	if t.line.seq == nil {
 		return nil
 	}
-	if want := strconv.FormatUint(t.cur.pos, 10); string(t.line.seq) != want {
-		return fmt.Errorf("payload.seq is %s where record %s must stand: records were removed, or the file was replaced", t.line.seq, want)
+	if seq, err := strconv.ParseUint(string(t.line.seq), 10, 64); err != nil || seq != t.cur.pos {
+		return fmt.Errorf("payload.seq is %s where record %d must stand: records were removed, or the file was replaced", t.line.seq, t.cur.pos)
 	}
 	return nil
 }

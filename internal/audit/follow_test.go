@@ -423,3 +423,26 @@ func TestFollowReadsTheEnginesOwnRotations(t *testing.T) {
 		t.Errorf("%d segments, %d records, %v", len(all), l.Stats().Seq, err)
 	}
 }
+
+func TestFollowAllocatesNothingForARecordThatIsNotDecoded(t *testing.T) {
+	const n = 2000
+	file := write(t, logFile(t), numbered(1, n))
+	read := func(raw bool) float64 {
+		return testing.AllocsPerRun(3, func() {
+			last := uint64(0)
+			err := Follow(t.Context(), file, FollowOptions{RawOnly: raw, Idle: func() error { return errScriptEnds }}, func(e *Entry) error {
+				if raw != (e.Host == "") || len(e.Raw) == 0 || e.Seq != last+1 || e.Line != int64(e.Seq) {
+					t.Errorf("%+v", e)
+				}
+				last = e.Seq
+				return nil
+			})
+			if !errors.Is(err, errScriptEnds) || last != n {
+				t.Error(last, err)
+			}
+		})
+	}
+	if a, b := read(true), read(false); a > n/10 || b < n {
+		t.Errorf("%v allocations for %d records, decoded %v", a, n, b)
+	}
+}

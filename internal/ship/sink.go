@@ -89,7 +89,7 @@ func (s *sink) run(ctx context.Context) {
 		s.batch.reset()
 		before := s.acked.Load()
 		err := audit.Follow(ctx, s.log, audit.FollowOptions{
-			From: before + 1, Committed: s.committed, Wake: s.closing,
+			From: before + 1, Committed: s.committed, RawOnly: true, Wake: s.closing,
 			Idle: func() error { return s.idle(ctx) },
 		}, func(e *audit.Entry) error { return s.take(ctx, e) })
 		if errors.Is(err, errDrained) || ctx.Err() != nil {
