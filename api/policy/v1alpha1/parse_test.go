@@ -2,6 +2,7 @@ package v1alpha1_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"reflect"
@@ -384,6 +385,25 @@ func TestCasesFile(t *testing.T) {
 	} {
 		if _, err := v1alpha1.ParseCases("c.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}
+
+// TestPinsOfEveryHash has a hash whose base64 begins with a slash, as one in 64
+// does: it must not be taken for curl's second slash.
+func TestPinsOfEveryHash(t *testing.T) {
+	for first := range 256 {
+		want := [32]byte{byte(first), 0xf0, 1, 2, 3}
+		text := base64.StdEncoding.EncodeToString(want[:])
+		for _, pin := range []string{"sha256/" + text, "sha256//" + text} {
+			if got, err := v1alpha1.ParsePin(pin); err != nil || got != want {
+				t.Errorf("%s: %x, %v", pin, got, err)
+			}
+		}
+	}
+	for _, pin := range []string{"", "sha256/", "sha256//", "sha256/AAAA", "sha1/" + strings.Repeat("A", 43) + "=", "sha256///" + strings.Repeat("A", 43) + "="} {
+		if _, err := v1alpha1.ParsePin(pin); err == nil {
+			t.Errorf("%q is taken for a pin", pin)
 		}
 	}
 }

@@ -282,7 +282,10 @@ func (v *validator) cidr(field, cidr string) {
 func ParsePin(pin string) ([32]byte, error) {
 	var out [32]byte
 	text, ok := strings.CutPrefix(pin, "sha256/")
-	raw, err := base64.StdEncoding.Strict().DecodeString(strings.TrimPrefix(text, "/"))
+	if len(text) > base64.StdEncoding.EncodedLen(len(out)) { // else a '/' in front is of the hash: one in 64 has it
+		text = strings.TrimPrefix(text, "/")
+	}
+	raw, err := base64.StdEncoding.Strict().DecodeString(text)
 	if !ok || err != nil || len(raw) != len(out) {
 		return out, fmt.Errorf("%q is no pin: write sha256/ and the base64 of the 32-byte SHA-256 of the public key (SubjectPublicKeyInfo)", shorten(pin))
 	}
