@@ -406,6 +406,30 @@ func TestL04ASyncThatFailsWhileTheFileIsRotatedIsNotLost(t *testing.T) {
 	verified(t, files(t, file)...)
 }
 
+// TestARotationUnderACheckpointIsNoFault has the file closed by a rotation just
+// when the checkpoint in it is to be synced, which the rotation has done.
+func TestARotationUnderACheckpointIsNoFault(t *testing.T) {
+	file, fsys := logFile(t), &faultFS{}
+	l := open(t, Config{File: file, Key: key(signer(t)), Rotate: Rotation{Size: 4 << 10}, fs: fsys})
+	before := l.Stats()
+	asked := false
+	fsys.set(func(f *faultFS) {
+		f.beforeSync = func() {
+			if !asked {
+				asked = true
+				requests(t, l, 1, 10)
+			}
+		}
+	})
+	l.checkpointTick()
+	if l.Stats().Rotations == before.Rotations {
+		t.Fatal("nothing was rotated")
+	}
+	check(t, l.Err())
+	closeLog(t, l)
+	verified(t, files(t, file)...)
+}
+
 func TestErrorsOfOpeningSayWhatToDo(t *testing.T) {
 	for err, word := range map[error]string{
 		fs.ErrPermission: "not writable by user",
