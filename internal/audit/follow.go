@@ -150,8 +150,9 @@ func (t *trail) close() {
 // there may be more at once.
 func (t *trail) step(fn func(*Entry) error) (more bool, err error) {
 	if t.o.Committed != nil && t.cur.pos >= t.committed {
-		if t.committed = t.o.Committed(); t.cur.pos >= t.committed {
-			t.cur.rewind() // what is read already may be taken back
+		t.committed = t.o.Committed()
+		t.cur.rewind() // what is read already may have been taken back, and written otherwise
+		if t.cur.pos >= t.committed {
 			return false, nil
 		}
 	}

@@ -199,6 +199,29 @@ func TestFollowLeavesForLaterWhatIsNotCommitted(t *testing.T) {
 	wantAll(t, got, err, 1, 5)
 }
 
+// TestFollowReadsAnewWhatWasTakenBackWhileItWasBusy has a batch written, taken
+// back and written otherwise while the last record before it is looked at.
+func TestFollowReadsAnewWhatWasTakenBackWhileItWasBusy(t *testing.T) {
+	path, committed := logFile(t), uint64(3)
+	appendTo(t, path, numbered(1, 3))
+	size := len(contents(t, path))
+	appendTo(t, path, bytes.ReplaceAll(numbered(4, 6), []byte(`:"h`), []byte(`:"taken-back-`)))
+	var got bytes.Buffer
+	err := Follow(t.Context(), path, FollowOptions{
+		Committed: func() uint64 { return committed }, Poll: time.Nanosecond, Idle: func() error { return errScriptEnds },
+	}, func(e *Entry) error {
+		if got.Write(append(e.Raw, '\n')); e.Seq == 3 {
+			check(t, os.Truncate(path, int64(size)))
+			appendTo(t, path, numbered(4, 8))
+			committed = 8
+		}
+		return nil
+	})
+	if want := numbered(1, 8); !errors.Is(err, errScriptEnds) || !bytes.Equal(got.Bytes(), want) {
+		t.Errorf("%v\nread %s\nwant %s", err, got.Bytes(), want)
+	}
+}
+
 func TestFollowSaysThatASegmentIsGone(t *testing.T) {
 	gap := func(t *testing.T, err error, first, last uint64) {
 		t.Helper()
