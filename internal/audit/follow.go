@@ -136,6 +136,7 @@ type trail struct {
 
 	committed uint64 // what o.Committed said last: it takes the log's lock
 
+	spell respeller
 	line  line
 	entry Entry
 }
@@ -180,7 +181,7 @@ func (t *trail) step(fn func(*Entry) error) (more bool, err error) {
 
 // check parses b, the record at t.cur.pos.
 func (t *trail) check(b []byte) error {
-	if err := t.line.parse(b); err != nil {
+	if _, err := t.spell.parse(&t.line, b); err != nil {
 		return err
 	}
 	if t.line.seq == nil {

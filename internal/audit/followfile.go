@@ -166,7 +166,7 @@ func (f *fileReader) begins() error {
 // seqOf returns payload.seq of a record, 0 if it has none.
 func seqOf(b []byte) (uint64, error) {
 	var l line
-	if err := l.parse(b); err != nil || l.seq == nil {
+	if _, err := new(respeller).parse(&l, b); err != nil || l.seq == nil {
 		return 0, err
 	}
 	seq, err := strconv.ParseUint(string(l.seq), 10, 64)

@@ -180,6 +180,30 @@ func TestALogInTheLibrarysSpellingIsContinued(t *testing.T) {
 	wantErr(t, err, "damaged and is not continued")
 }
 
+func TestALogInTheLibrarysSpellingIsFollowed(t *testing.T) {
+	file := write(t, logFile(t), contents(t, "testdata/library.jsonl"))
+	l := open(t, Config{File: file, Key: key(signer(t)), Rotate: Rotation{Size: 4 << 10}})
+	requests(t, l, 1, 10)
+	closeLog(t, l)
+	first, last, err := Span(file)
+	if err != nil || first != 1 || last != l.Stats().Seq {
+		t.Fatalf("from %d to %d, %v; want 1 to %d", first, last, err, l.Stats().Seq)
+	}
+	for from := uint64(1); from < 8; from++ {
+		next := from
+		err := Follow(t.Context(), file, FollowOptions{From: from, Idle: func() error { return errStop }}, func(e *Entry) error {
+			if e.Seq != next || (e.Event == "tool_call") != (e.Seq == 3) {
+				t.Fatalf("record %d, want %d: %s", e.Seq, next, e.Raw)
+			}
+			next++
+			return nil
+		})
+		if !errors.Is(err, errStop) || next != last+1 {
+			t.Fatalf("from %d: %v before record %d of %d", from, err, next, last)
+		}
+	}
+}
+
 func TestAnEngineRecordHasOneSpelling(t *testing.T) {
 	file := logFile(t)
 	l := open(t, Config{File: file})
