@@ -62,6 +62,7 @@ test-clients: ## real clients through the engine: curl, Python, Node, git, Java,
 
 test-netns: ## redirected connections, in network namespaces that the tests make (Linux)
 	$(GO) test -tags netns -run 'OriginalDst|Transparent|E04' ./internal/intake ./internal/proxy
+	$(GO) test -tags netns ./internal/redirect
 
 test-disks: ## the engine on disks that fill up and fail, in a mount namespace (Linux, root)
 	$(GO) test -tags faults -run TestL04Disks ./cmd/aegrail-engine

@@ -97,6 +97,7 @@ func rows() map[string]row {
 			tests: []string{"internal/checkpoint", otlpProto, protobuf},
 		},
 		"internal/trustenv": {},
+		"internal/redirect": {modules: []string{nftables, xSys}},
 		"internal/proxy": {
 			ours: []string{
 				"internal/intake", "internal/identity", "internal/http1", "internal/canon", "internal/policy", "internal/quota",
