@@ -27,7 +27,7 @@ const defaultIdentity = "egress-proxy/v1"
 // they mean.
 type serveOptions struct {
 	policy, listen, listenTLS, listenTLSName string
-	transparent, admin, pprof                string
+	transparent, dns, admin, pprof           string
 	caCert, caKey, caDir                     string
 	upstreamRoots, upstreamProxy             string
 	upstreamBypass, denyCIDRs                []string
@@ -52,6 +52,7 @@ func (o *serveOptions) define(f *pflag.FlagSet) {
 	f.StringVar(&o.listenTLS, "listen-tls", "", "the forward proxy over TLS on `ADDR`")
 	f.StringVar(&o.listenTLSName, "listen-tls-name", "", "`NAME` that clients of --listen-tls expect; default its host")
 	f.StringVar(&o.transparent, "transparent-listen", "", "connections that the kernel redirects, on `ADDR`")
+	f.StringVar(&o.dns, "dns-listen", "", "DNS that the kernel redirects, over UDP and TCP on `ADDR`")
 	f.StringVar(&o.admin, "admin-listen", "127.0.0.1:9090", "/metrics, /healthz and /readyz on `ADDR`; empty: none")
 	f.StringVar(&o.pprof, "pprof-socket", "", "profiles on the unix socket `PATH`")
 	f.StringVar(&o.caCert, "ca-cert", "", "CA certificate `FILE` (PEM, may hold the chain)")

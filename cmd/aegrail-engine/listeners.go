@@ -16,6 +16,7 @@ import (
 // listeners are the ports of serve; nil where one is off.
 type listeners struct {
 	forward, tls, transparent, admin net.Listener
+	dns                              *dnsListener
 	profiles                         *profiles
 }
 
@@ -43,6 +44,11 @@ func bind(s settings) (_ *listeners, err error) {
 			return nil, err
 		}
 	}
+	if s.dns != "" {
+		if l.dns, err = listenDNS("--dns-listen", s.dns); err != nil {
+			return nil, err
+		}
+	}
 	if s.pprof != "" {
 		if l.profiles, err = listenProfiles(s.pprof); err != nil {
 			return nil, err
@@ -54,28 +60,38 @@ func bind(s settings) (_ *listeners, err error) {
 func listen(flag, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return nil, explainListen(flag, addr, err)
+	}
+	return ln, nil
+}
+
+// explainListen says why flag's addr could not be taken, and what to do.
+func explainListen(flag, addr string, err error) error {
 	var bad *net.AddrError
 	var dns *net.DNSError
 	switch {
-	case err == nil:
-		return ln, nil
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s %s: the port is in use; stop what holds it, or choose another (port 0 takes any)", flag, addr)
+		return fmt.Errorf("%s %s: the port is in use; stop what holds it, or choose another (port 0 takes any)", flag, addr)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("%s %s: the address is not this machine's", flag, addr)
+		return fmt.Errorf("%s %s: the address is not this machine's", flag, addr)
 	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("%s %s: not permitted; ports below 1024 need CAP_NET_BIND_SERVICE", flag, addr)
+		return fmt.Errorf("%s %s: not permitted; ports below 1024 need CAP_NET_BIND_SERVICE", flag, addr)
 	case errors.As(err, &bad), errors.As(err, &dns):
-		return nil, badInput(fmt.Errorf("%s %q: want HOST:PORT or :PORT, like 127.0.0.1:8080: %w", flag, addr, err))
+		return badInput(fmt.Errorf("%s %q: want HOST:PORT or :PORT, like 127.0.0.1:8080: %w", flag, addr, err))
 	default:
-		return nil, fmt.Errorf("%s %s: %w", flag, addr, err)
+		return fmt.Errorf("%s %s: %w", flag, addr, err)
 	}
 }
 
 // addresses are our own ends, which no request may be sent to.
 func (l *listeners) addresses() []netip.AddrPort {
 	var own []netip.AddrPort
-	for _, ln := range []net.Listener{l.forward, l.tls, l.transparent, l.admin} {
+	all := []net.Listener{l.forward, l.tls, l.transparent, l.admin}
+	if l.dns != nil {
+		all = append(all, l.dns.stream)
+	}
+	for _, ln := range all {
 		if ln == nil {
 			continue
 		}
@@ -91,6 +107,9 @@ func (l *listeners) close() {
 		if ln != nil {
 			ln.Close()
 		}
+	}
+	if l.dns != nil {
+		l.dns.close()
 	}
 	if l.profiles != nil {
 		l.profiles.close()

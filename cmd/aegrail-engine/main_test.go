@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(apart(m), map[string]func(){
 		"aegrail-engine": main,
 		"agent":          agentMain,
+		"lookup":         lookupMain,
 	})
 }
 
@@ -48,7 +49,7 @@ const patience = 20 * time.Second
 //	origin                    start an https server; sets ORIGIN (127.0.0.1:port), ORIGIN_PORT, ORIGIN_ROOT
 //	receiver                  start an http server that appends the bodies of POST /NAME to the file NAME; sets RECEIVER
 //	expand FILE…              replace $VARIABLES in files
-//	serve [VAR=value…] ARG…   start `aegrail-engine serve`, wait until it serves; sets PROXY, ADMIN
+//	serve [VAR=value…] ARG…   start `aegrail-engine serve`, wait until it serves; sets PROXY, ADMIN, DNS
 //	await FILE TEXT           wait until the file, or serve's standard error (-), holds the text
 //	ready TEXT | ! ready TEXT wait until /readyz says so, with status 200 or not
 //	metric PATTERN            wait until a line of /metrics matches the pattern
@@ -232,6 +233,7 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	_, tlsPort, _ := strings.Cut(attr(s.said(), "listen_tls"), ":")
 	ts.Setenv("PROXY_TLS_PORT", tlsPort)
 	ts.Setenv("ADMIN", attr(s.said(), "admin"))
+	ts.Setenv("DNS", attr(s.said(), "dns"))
 }
 
 // attr is the value of an attribute in the text form of slog.
@@ -350,6 +352,29 @@ func agentMain() {
 	if err := agent(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "agent:", err)
 		os.Exit(3)
+	}
+}
+
+// lookupMain asks a DNS server for the addresses of a name.
+//
+//	lookup udp|tcp SERVER NAME
+func lookupMain() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if len(os.Args) != 4 {
+		fmt.Fprintln(os.Stderr, "usage: lookup udp|tcp SERVER NAME")
+		os.Exit(2)
+	}
+	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, os.Args[1], os.Args[2])
+	}}
+	addrs, err := r.LookupNetIP(ctx, "ip", os.Args[3])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "lookup:", err)
+		os.Exit(3)
+	}
+	for _, a := range addrs {
+		fmt.Println(a)
 	}
 }
 

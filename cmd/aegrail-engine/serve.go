@@ -207,6 +207,11 @@ func (d *daemon) run(ctx context.Context) error {
 	if l.transparent != nil {
 		go func() { fail("--transparent-listen", d.proxy.ServeTransparent(ctx, l.transparent)) }()
 	}
+	resolving := make(chan struct{})
+	go func() {
+		defer close(resolving)
+		fail("--dns-listen", d.resolve(ctx))
+	}()
 	admin := adminServer(d.health, d.metrics.Handler(), d.log.VerifierKey(), d.logger)
 	if l.admin != nil {
 		go func() { fail("--admin-listen", unlessClosed(admin.Serve(l.admin))) }()
@@ -221,6 +226,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.health.set("stopping", errors.New("draining"))
 	d.logger.Info("stopping", "drain", drain)
 	<-watching
+	<-resolving
 	deadline, done := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer done()
 	err := d.stop(deadline)
@@ -232,6 +238,19 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	d.logger.Info("stopped")
 	return err
+}
+
+// resolve answers DNS until ctx ends. What it counted is in the log when it
+// returns.
+func (d *daemon) resolve(ctx context.Context) error {
+	if d.listeners.dns == nil {
+		return nil
+	}
+	r, err := d.newResolver(d.agent, hasIPv6())
+	if err != nil {
+		return err
+	}
+	return errors.Join(serveDNS(ctx, r, d.listeners.dns), r.Close())
 }
 
 func unlessClosed(err error) error {
@@ -262,6 +281,9 @@ func (d *daemon) announce() {
 	}
 	if s := &d.settings; len(s.anchors)+len(s.sinks) > 0 {
 		attrs = append(attrs, "anchors", names(s.anchors), "sinks", names(s.sinks))
+	}
+	if l.dns != nil {
+		attrs = append(attrs, "dns", l.dns.stream.Addr().String())
 	}
 	d.logger.Info("serving", attrs...)
 }

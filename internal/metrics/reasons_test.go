@@ -16,7 +16,7 @@ import (
 // that is no reason is a word nobody says.
 func TestR09EveryReasonHasAWord(t *testing.T) {
 	said := map[string]string{"none": "", "other": ""}
-	for _, dir := range []string{"http1", "intake", "canon", "policy", "quota", "upstream", "audit", "proxy"} {
+	for _, dir := range []string{"http1", "intake", "canon", "policy", "quota", "upstream", "audit", "proxy", "resolver"} {
 		files, err := filepath.Glob(filepath.Join("..", dir, "*.go"))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("no sources of %s: %v", dir, err)

@@ -77,6 +77,7 @@ var reasonWords = [...]string{
 	"bad_host", "bad_path", "ambiguous_path", "bad_query", "bad_target", "bad_port", "bad_scheme", "name_mismatch", "method_override",
 	// connections
 	"bad_client_hello", "no_sni", "ech_in_passthrough", "no_application_protocol", "tls_version", "not_tls", "not_redirected",
+	"dns_name_denied", "dns_type_denied", "dns_bad_query",
 	"unknown_principal", "too_many_connections", "client_rejected_certificate", "client_alert", "handshake_aborted",
 	"handshake_timeout", "leaf_not_minted",
 	// policy

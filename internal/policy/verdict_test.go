@@ -82,6 +82,36 @@ func TestA20HostSaysWhatIsPossible(t *testing.T) {
 	if h := v.Host(canon.Authority{}); h.Possible {
 		t.Error("the zero authority is possible")
 	}
+	if h := v.Host(canon.Authority{Host: "a.example"}); h.Possible {
+		t.Error("an authority without a port is possible")
+	}
+}
+
+// A name is asked for before there is a port.
+func TestA20NamedSaysWhatIsPossibleOnAnyPort(t *testing.T) {
+	file := document("p", "enforce", "{namespaces: [support]}", "[list.example]", `
+	- {name: odd, hosts: [odd.example, "*.deep.example"], ports: [8443]}
+	- {name: barred, action: deny, hosts: [bad.deep.example, odd.example], ports: [443]}
+	- {name: barred-all, action: deny, hosts: [worse.deep.example], scheme: any, ports: [443, 80, 8443]}`)
+	v := compile(t, policy.Options{}, file).For(bot)
+	for name, want := range map[string]policy.Reason{
+		"list.example": "", "odd.example": "", "a.deep.example": "", "bad.deep.example": "",
+		"worse.deep.example": policy.DeniedByRule, "deep.example": policy.NotInAllowlist, "nowhere.example": policy.NotInAllowlist, "": policy.NotInAllowlist,
+	} {
+		if got := v.Named(name); got.Possible != (want == "") || got.Reason != want {
+			t.Errorf("%q: %+v, want reason %q", name, got, want)
+		}
+	}
+	watched := compile(t, policy.Options{Observe: true}, file).For(bot)
+	if h := watched.Named("nowhere.example"); !h.Possible || !h.Observed {
+		t.Errorf("observed: %+v", h)
+	}
+	if h := watched.Named(""); h.Possible {
+		t.Error("observed: no name is possible")
+	}
+	if h := (*policy.Set)(nil).For(bot).Named("list.example"); h.Possible || h.Reason != policy.NoPolicyForAgent {
+		t.Errorf("no set: %+v", h)
+	}
 }
 
 func TestObserveRelaxesThePolicyVerdictOnly(t *testing.T) {

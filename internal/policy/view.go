@@ -78,6 +78,16 @@ func (v *View) Observes() bool { return v.observe }
 // Host says what is possible for a name and port before any request exists,
 // without allocating.
 func (v *View) Host(a canon.Authority) HostVerdict {
+	return v.host(a, false)
+}
+
+// Named is Host for a name that is asked for before there is a connection and
+// so a port, as in DNS: what is possible on any port.
+func (v *View) Named(name string) HostVerdict {
+	return v.host(canon.Authority{Host: name}, true)
+}
+
+func (v *View) host(a canon.Authority, anyPort bool) HostVerdict {
 	var hosts hostList
 	v.index.find(&a, &hosts)
 	h := HostVerdict{Reason: NotInAllowlist}
@@ -88,13 +98,13 @@ func (v *View) Host(a canon.Authority) HostVerdict {
 	for i := range hosts.n {
 		for j := range hosts.at(i).ends {
 			e := &hosts.at(i).ends[j]
-			if e.port != a.Port {
+			if e.port != a.Port && !anyPort {
 				if h.Reason == NotInAllowlist {
 					h.Reason = PortNotAllowed
 				}
 				continue
 			}
-			if bar := v.bar(&hosts, e.scheme, a.Port); bar != nil {
+			if bar := v.bar(&hosts, e.scheme, e.port); bar != nil {
 				h.Reason = DeniedByRule
 				if !h.Possible {
 					h.Rule, h.Policy = bar.name, bar.policy
@@ -114,7 +124,7 @@ func (v *View) Host(a canon.Authority) HostVerdict {
 	switch {
 	case h.Possible:
 		h.Reason = ""
-	case v.observe && a.Host != "" && a.Port != 0:
+	case v.observe && a.Host != "" && (a.Port != 0 || anyPort):
 		h.Possible, h.HTTP, h.HTTPS, h.Observed = true, true, true, true
 	}
 	return h

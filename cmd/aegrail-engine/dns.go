@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/identity"
+	"github.com/arpitcoder/aegrail-engine/internal/resolver"
+)
+
+// dnsListener is one address where DNS is answered, over UDP and TCP.
+type dnsListener struct {
+	packet *net.UDPConn
+	stream net.Listener
+}
+
+// listenDNS takes addr for both, the same port where addr leaves it open.
+func listenDNS(flag, addr string) (*dnsListener, error) {
+	stream, err := listen(flag, addr)
+	if err != nil {
+		return nil, err
+	}
+	at, ok := stream.Addr().(*net.TCPAddr)
+	if !ok || at.IP.IsUnspecified() {
+		stream.Close()
+		return nil, badInput(fmt.Errorf("%s %s: name one address, like 127.0.0.1:5353: an answer has to come from the address that was asked", flag, addr))
+	}
+	packet, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at.AddrPort()))
+	if err != nil {
+		stream.Close()
+		return nil, explainListen(flag, addr, err)
+	}
+	return &dnsListener{packet: packet, stream: stream}, nil
+}
+
+func (l *dnsListener) close() {
+	_ = l.packet.Close()
+	_ = l.stream.Close()
+}
+
+// newResolver returns the resolver of an engine whose every query is agent's.
+func (e *engine) newResolver(agent identity.Principal, ipv6 bool) (*resolver.Resolver, error) {
+	return resolver.New(resolver.Config{
+		Policy: e.policy, Agent: agent, Log: e.log, NoIPv6: !ipv6, Observe: e.metrics.Observe, Logger: e.logger, Now: time.Now,
+	})
+}
+
+// serveDNS answers on l until ctx ends.
+func serveDNS(ctx context.Context, r *resolver.Resolver, l *dnsListener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 2)
+	go func() { done <- r.ServePacket(ctx, l.packet) }()
+	go func() { done <- r.ServeStream(ctx, l.stream) }()
+	err := <-done
+	cancel() // one without the other would leave some clients without an answer
+	return errors.Join(err, <-done)
+}
+
+// hasIPv6 reports whether this machine has an IPv6 address that leads
+// anywhere. Without one an answer with IPv6 addresses only costs time.
+func hasIPv6() bool {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok {
+			if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap().Is6() && ip.IsGlobalUnicast() {
+				return true
+			}
+		}
+	}
+	return false
+}
