@@ -74,7 +74,7 @@ const (
 func rows() map[string]row {
 	return map[string]row{
 		// The program: it wires everything and nothing imports it.
-		"cmd/aegrail-engine": {ours: []string{anyOurs}, modules: []string{cobra, pflag, fsnotify, xSys}},
+		"cmd/aegrail-engine": {ours: []string{anyOurs}, modules: []string{cobra, pflag, fsnotify, xSys}, tests: []string{nftables}},
 
 		// The public contract and the certificate authority.
 		policyTypes: {modules: []string{yaml}},
@@ -97,9 +97,10 @@ func rows() map[string]row {
 			ours: []string{"internal/audit"}, modules: []string{otel, otelLog, otelSDK, otelSDKLog, otlpHTTP},
 			tests: []string{"internal/checkpoint", otlpProto, protobuf},
 		},
-		"internal/trustenv": {},
-		"internal/redirect": {modules: []string{nftables, xSys}},
-		"internal/resolver": {ours: []string{"internal/canon", "internal/policy", "internal/identity", "internal/audit"}, modules: []string{miekgDNS}, tests: []string{policyTypes}},
+		"internal/trustenv":  {},
+		"internal/redirect":  {modules: []string{nftables, xSys}},
+		"internal/resolver":  {ours: []string{"internal/canon", "internal/policy", "internal/identity", "internal/audit"}, modules: []string{miekgDNS}, tests: []string{policyTypes}},
+		"internal/isolation": {ours: []string{"internal/redirect", "internal/intake"}, modules: []string{xSys}},
 		"internal/proxy": {
 			ours: []string{
 				"internal/intake", "internal/identity", "internal/http1", "internal/canon", "internal/policy", "internal/quota",
