@@ -60,9 +60,8 @@ demo: ## a model server, an agent and the engine between them, then audit verify
 test-clients: ## real clients through the engine: curl, Python, Node, git, Java, h2load; installs them
 	internal/clients/run.sh
 
-test-netns: ## redirected connections, in network namespaces that the tests make (Linux)
-	$(GO) test -tags netns -run 'OriginalDst|Transparent|E04' ./internal/intake ./internal/proxy
-	$(GO) test -tags netns ./internal/redirect
+test-netns: ## redirected connections and isolated commands, in namespaces that the tests make (Linux)
+	GO='$(GO)' .ci/test-netns
 
 test-disks: ## the engine on disks that fill up and fail, in a mount namespace (Linux, root)
 	$(GO) test -tags faults -run TestL04Disks ./cmd/aegrail-engine

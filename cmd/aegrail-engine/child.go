@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"syscall"
+
+	"github.com/arpitcoder/aegrail-engine/internal/isolation"
 )
 
 // lookUp finds COMMAND before anything is started for it.
@@ -16,24 +18,49 @@ func lookUp(args []string) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, badInput(fmt.Errorf("cannot run COMMAND: %w", err))
 	}
-	return &exec.Cmd{Path: path, Args: args}, nil
+	return &exec.Cmd{Path: path, Args: args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}, nil
 }
 
-// forwarded are the signals that are meant for COMMAND when they reach us.
-func forwarded() []os.Signal {
-	return []os.Signal{
-		syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT,
-		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGWINCH,
+// child is COMMAND as it is started, isolated or not.
+type child interface {
+	Start() error
+	Signal(os.Signal)
+	Wait() (int, error) // the exit code: a shell's 128+n for a command that a signal ended
+}
+
+// plainChild shares everything with us.
+type plainChild struct{ *exec.Cmd }
+
+func (c plainChild) Signal(s os.Signal) { _ = c.Process.Signal(s) } // it may be gone already
+
+func (c plainChild) Wait() (int, error) {
+	err := c.Cmd.Wait()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0, nil
+	case !errors.As(err, &exit):
+		return 0, err
 	}
+	if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return 128 + int(ws.Signal()), nil
+	}
+	return exit.ExitCode(), nil
 }
 
-// runChild runs c to its end and returns its exit code: a shell's 128+n for a
-// command that a signal ended. We outlive it whatever signal comes, since what
-// it did is still to be reported.
-func runChild(ctx context.Context, c *exec.Cmd, stdin *os.File) (int, error) {
-	c.Stdin, c.Stdout, c.Stderr = stdin, os.Stdout, os.Stderr
+// isolatedChild runs in namespaces that are ready for it.
+type isolatedChild struct {
+	*isolation.Namespace
+	command isolation.Command
+}
+
+func (c isolatedChild) Start() error { return c.Run(c.command) }
+
+// runChild runs c to its end and returns its exit code. We outlive it whatever
+// signal comes, since what it did is still to be reported.
+func runChild(ctx context.Context, c child, stdin *os.File) (int, error) {
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, forwarded()...)
+	signal.Notify(signals, isolation.Forwarded()...)
 	defer signal.Stop(signals)
 	if err := c.Start(); err != nil {
 		return 0, fmt.Errorf("starting COMMAND: %w", err)
@@ -45,28 +72,20 @@ func runChild(ctx context.Context, c *exec.Cmd, stdin *os.File) (int, error) {
 			case <-done:
 				return
 			case <-ctx.Done():
-				_ = c.Process.Signal(syscall.SIGTERM) // it may be gone already
+				c.Signal(syscall.SIGTERM)
 				return
 			case s := <-signals:
 				// The terminal sends its own to the whole process group, COMMAND included.
-				if (s == syscall.SIGINT || s == syscall.SIGQUIT || s == syscall.SIGWINCH) && terminal(stdin) {
-					continue
+				if !isolation.FromTerminal(s) || !terminal(stdin) {
+					c.Signal(s)
 				}
-				_ = c.Process.Signal(s)
 			}
 		}
 	}()
-	err := c.Wait()
+	code, err := c.Wait()
 	close(done)
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0, nil
-	case !errors.As(err, &exit):
+	if err != nil {
 		return 0, fmt.Errorf("waiting for COMMAND: %w", err)
 	}
-	if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		return 128 + int(ws.Signal()), nil
-	}
-	return exit.ExitCode(), nil
+	return code, nil
 }

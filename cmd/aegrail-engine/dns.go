@@ -49,16 +49,23 @@ func (e *engine) newResolver(agent identity.Principal, ipv6 bool) (*resolver.Res
 	})
 }
 
-// serveDNS answers on l until ctx ends.
-func serveDNS(ctx context.Context, r *resolver.Resolver, l *dnsListener) error {
+// serveDNS answers on all of the sockets until ctx ends or one of them fails.
+func serveDNS(ctx context.Context, r *resolver.Resolver, packets []*net.UDPConn, streams []net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	done := make(chan error, 2)
-	go func() { done <- r.ServePacket(ctx, l.packet) }()
-	go func() { done <- r.ServeStream(ctx, l.stream) }()
-	err := <-done
-	cancel() // one without the other would leave some clients without an answer
-	return errors.Join(err, <-done)
+	done := make(chan error, len(packets)+len(streams))
+	for _, c := range packets {
+		go func() { done <- r.ServePacket(ctx, c) }()
+	}
+	for _, ln := range streams {
+		go func() { done <- r.ServeStream(ctx, ln) }()
+	}
+	var err error
+	for range cap(done) {
+		err = errors.Join(err, <-done)
+		cancel() // one without the other would leave some clients without an answer
+	}
+	return err
 }
 
 // hasIPv6 reports whether this machine has an IPv6 address that leads

@@ -16,6 +16,7 @@ import (
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
 	"github.com/arpitcoder/aegrail-engine/internal/checkpoint"
 	"github.com/arpitcoder/aegrail-engine/internal/identity"
+	"github.com/arpitcoder/aegrail-engine/internal/isolation"
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
 	"github.com/arpitcoder/aegrail-engine/internal/trustenv"
 	"github.com/arpitcoder/aegrail-engine/internal/upstream"
@@ -28,9 +29,8 @@ const defaultExecLog = "aegrail-audit.log"
 // execDrain is how long requests that outlive COMMAND may take to finish.
 const execDrain = 5 * time.Second
 
-// notIsolated is why exec cannot hold a command that ignores its proxy
-// variables.
-const notIsolated = "COMMAND shares this machine's network; what ignores the proxy variables is neither judged nor recorded"
+// notIsolated is what it means that exec cannot hold a command.
+const notIsolated = "COMMAND shares this machine's network, and what ignores the proxy variables is neither judged nor recorded"
 
 type execOptions struct {
 	policy, auditFile, upstreamRoots string
@@ -44,7 +44,10 @@ func execCommand(w *world) *cobra.Command {
 		Short: "Run a command whose way out is an engine of its own",
 		Long: "Run COMMAND with an engine for its life: an ephemeral certificate authority, the proxy and\n" +
 			"trust variables for the common runtimes, and what was allowed and denied on standard error.\n" +
-			"Exits with COMMAND's code.",
+			"Exits with COMMAND's code.\n\n" +
+			"On Linux COMMAND runs in namespaces of its own whose only way out is the engine. Where that\n" +
+			"cannot be had, one line says NOT ISOLATED and why, and COMMAND runs with the variables alone;\n" +
+			"with --require-isolation it does not run, and the exit code is 1.",
 		Example: "  aegrail-engine exec --policy policy.yaml -- python agent.py",
 		Args: takes(func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -55,9 +58,6 @@ func execCommand(w *world) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			if o.policy == "" {
 				return usagef(c, "--policy is missing: without a policy everything would be denied")
-			}
-			if o.requireIsolation {
-				return fmt.Errorf("cannot isolate COMMAND: %s\n  leave --require-isolation out to run it all the same", notIsolated)
 			}
 			return execute(c.Context(), o, args, w)
 		},
@@ -74,99 +74,137 @@ func execCommand(w *world) *cobra.Command {
 
 // execute runs args behind an engine of its own.
 func execute(ctx context.Context, o *execOptions, args []string, w *world) error {
-	if err := harden(); err != nil {
-		fmt.Fprintf(w.stderr, "aegrail-engine: %v\n", err)
-	}
 	command, err := lookUp(args)
 	if err != nil {
 		return err
 	}
+	// Before harden: a process that cannot be read cannot map its child's users.
+	cage, why := isolation.Start([]string{"aegrail-engine", isolatedName})
+	if why == nil {
+		defer cage.Close()
+	} else if o.requireIsolation {
+		return cannotIsolate(why)
+	}
+	if err := harden(); err != nil {
+		fmt.Fprintf(w.stderr, "aegrail-engine: %v\n", err)
+	}
 	paint := newPainter(w.stderr, w.getenv)
 	seen := newTally(w.stderr, paint)
-	laptop, err := startLaptop(o, w, seen)
-	if err != nil {
+	l := &laptop{cage: cage, notIsolated: why}
+	defer l.cleanUp()
+	if err := l.start(o, w, seen); err != nil {
 		return err
 	}
-	defer laptop.cleanUp()
-	fmt.Fprintf(w.stderr, "%s %s\n", paint.yellow("NOT ISOLATED:"), notIsolated)
-
-	command.Env = laptop.env
-	code, err := runChild(ctx, command, os.Stdin)
-	err = errors.Join(err, laptop.stop(w, paint))
-	seen.summary(o.auditFile, laptop.log.Stats().Dropped)
+	command.Env = l.env
+	var c child = plainChild{command}
+	if l.notIsolated == nil {
+		c = isolatedChild{cage, isolation.Command{Path: command.Path, Args: command.Args, Env: command.Env}}
+		if os.Getuid() == 0 {
+			fmt.Fprintln(w.stderr, "aegrail-engine: COMMAND is root's: its network is held, but what it writes to root's files may run outside; run this as another user")
+		}
+	} else {
+		fmt.Fprintf(w.stderr, "%s %s; %s\n", paint.yellow("NOT ISOLATED:"), oneLine(l.notIsolated.Error()), notIsolated)
+	}
+	code, err := runChild(ctx, c, os.Stdin)
+	err = errors.Join(err, l.stop(w, paint))
+	seen.summary(o.auditFile, l.log.Stats().Dropped)
 	if err == nil && code != 0 {
 		return &exitError{code: code}
 	}
 	return err
 }
 
-// laptop is an engine on a loopback port with a directory for what COMMAND has
-// to read.
+// laptop is an engine for one COMMAND, with a directory for what COMMAND has to
+// read.
 type laptop struct {
 	*engine
-	serving chan error
-	cancel  context.CancelFunc
-	dir     string // 0700: the bundle, for COMMAND to read; never a key
-	env     []string
+	cage        *isolation.Namespace // nil where there is none
+	notIsolated error                // why COMMAND is not isolated; nil where it is
+	listeners   laptopListeners
+	made        []string   // files that were not there before
+	serving     chan error // one for each listener
+	cancel      context.CancelFunc
+	dir         string // 0700: the bundle, for COMMAND to read; never a key
+	env         []string
 }
 
-func startLaptop(o *execOptions, w *world, seen *tally) (_ *laptop, err error) {
+// start makes the engine. Nothing is served before everything is there.
+func (l *laptop) start(o *execOptions, w *world, seen *tally) error {
 	file := policyFile{name: o.policy, options: policy.Options{AnyAgent: true, Observe: o.observe}}
 	rules, err := file.load()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, warning := range rules.warnings {
 		fmt.Fprintf(w.stderr, "aegrail-engine: %s\n", warning.String())
 	}
 	roots, err := trustRoots(o.upstreamRoots)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	authority, err := certs.NewEphemeral(time.Now())
 	if err != nil {
-		return nil, fmt.Errorf("making the certificate authority: %w", err)
+		return fmt.Errorf("making the certificate authority: %w", err)
 	}
-	ln, err := listen("the proxy", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	own := listeners{forward: ln}
-	l := &laptop{serving: make(chan error, 1)}
-	defer func() {
-		if err != nil {
-			ln.Close()
-			l.cleanUp()
-		}
-	}()
 	if l.dir, err = os.MkdirTemp("", "aegrail-exec-"); err != nil { // MkdirTemp makes it 0700
-		return nil, fmt.Errorf("making a directory for the trust bundle: %w", err)
-	}
-	if l.env, err = trustEnvironment(l.dir, authority, own.addresses()[0], w); err != nil {
-		return nil, err
+		return fmt.Errorf("making a directory for the trust bundle: %w", err)
 	}
 	// What the engine itself has to say goes to the log and into the summary.
 	logger := slog.New(slog.NewTextHandler(w.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	if err := l.isolate(o, logger); err != nil {
+		return err
+	}
+	if l.env, err = trustEnvironment(l.dir, authority, l.listeners.forwardAddr(), w); err != nil {
+		return err
+	}
 	log, err := audit.Open(audit.Config{
 		File: o.auditFile, Stdout: seen, Key: func() (*checkpoint.Signer, error) { return auditSigner(o.auditFile+keySuffix, logger) },
-		Now: time.Now, Identity: execIdentity(w.getenv), Logger: logger, PolicyRevision: rules.set.Revision(),
-		Start: map[string]string{"version": readBuild().version, "command": "exec", "policy_file": o.policy},
+		Now: time.Now, Identity: execIdentity(w.getenv), Logger: logger, PolicyRevision: rules.set.Revision(), Start: l.facts(o),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("opening the audit log: %w", err)
+		return fmt.Errorf("opening the audit log: %w", err)
 	}
+	agent := identity.Principal{AgentIdentity: execIdentity(w.getenv)}
 	l.engine, err = newEngine(engineParts{
-		set: rules.set, authority: authority, log: log, leafCache: 256, logger: logger,
-		agent:    identity.Principal{AgentIdentity: execIdentity(w.getenv)},
-		upstream: upstream.Config{Roots: roots, Own: own.addresses(), Logger: logger},
+		set: rules.set, authority: authority, log: log, leafCache: 256, logger: logger, agent: agent,
+		upstream: upstream.Config{Roots: roots, Own: l.listeners.addresses(), Logger: logger},
 	})
 	if err != nil {
-		return nil, errors.Join(err, log.Close())
+		return errors.Join(err, log.Close())
 	}
+	return l.serve(agent)
+}
+
+// facts are what the log says of this run. An auditor reads there whether
+// COMMAND could have gone around the engine.
+func (l *laptop) facts(o *execOptions) map[string]string {
+	f := map[string]string{"version": readBuild().version, "command": "exec", "policy_file": o.policy, "enforcement": "isolated"}
+	if l.notIsolated != nil {
+		f["enforcement"], f["not_isolated"] = "advisory", oneLine(l.notIsolated.Error())
+	}
+	return f
+}
+
+// serve begins to serve every listener.
+func (l *laptop) serve(agent identity.Principal) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
-	go func() { l.serving <- l.proxy.Serve(ctx, ln) }()
-	return l, nil
+	jobs := []func() error{func() error { return l.proxy.Serve(ctx, l.listeners.forward) }}
+	if in := l.listeners.inside; in != nil {
+		r, err := l.newResolver(agent, in.IPv6())
+		if err != nil {
+			return err
+		}
+		for _, ln := range in.Transparent {
+			jobs = append(jobs, func() error { return l.proxy.ServeTransparent(ctx, ln) })
+		}
+		jobs = append(jobs, func() error { return errors.Join(serveDNS(ctx, r, in.DNSPacket, in.DNSStream), r.Close()) })
+	}
+	l.serving = make(chan error, len(jobs))
+	for _, job := range jobs {
+		go func() { l.serving <- job() }()
+	}
+	return nil
 }
 
 // execIdentity is the agent's name in the log.
@@ -186,13 +224,17 @@ func (l *laptop) stop(w *world, paint painter) error {
 	})
 	defer wondering.Stop()
 	l.cancel()
-	err := <-l.serving
+	var err error
+	for range cap(l.serving) {
+		err = errors.Join(err, <-l.serving)
+	}
 	ctx, done := context.WithTimeout(context.Background(), execDrain)
 	defer done()
 	return errors.Join(err, l.engine.stop(ctx))
 }
 
 func (l *laptop) cleanUp() {
+	l.listeners.close()
 	if l.dir != "" {
 		_ = os.RemoveAll(l.dir) // what stays behind is public
 	}

@@ -59,7 +59,7 @@ func rootCommand(w *world) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef(c, "%v", err)
 	})
-	group(root, serveCommand(w), execCommand(w), policyCommand(w), auditCommand(w), caCommand(w), versionCommand(w))
+	group(root, serveCommand(w), execCommand(w), policyCommand(w), auditCommand(w), caCommand(w), versionCommand(w), isolatedCommand())
 	return root
 }
 

@@ -32,11 +32,14 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(apart(m), map[string]func(){
+	commands := map[string]func(){
 		"aegrail-engine": main,
 		"agent":          agentMain,
 		"lookup":         lookupMain,
-	})
+		"forbid":         forbidMain,
+	}
+	maps.Copy(commands, attackers())
+	testscript.Main(apart(m), commands)
 }
 
 // patience is how long a script waits for what must happen: far beyond

@@ -250,7 +250,7 @@ func (d *daemon) resolve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(serveDNS(ctx, r, d.listeners.dns), r.Close())
+	return errors.Join(serveDNS(ctx, r, []*net.UDPConn{d.listeners.dns.packet}, []net.Listener{d.listeners.dns.stream}), r.Close())
 }
 
 func unlessClosed(err error) error {
