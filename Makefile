@@ -15,7 +15,7 @@ FUZZED  := ./fuzz ./certs ./internal/audit
 NESTED  := $(patsubst %/go.mod,%,$(wildcard internal/*/go.mod))
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz fuzz-seeds bench kills generate checkgenerate demo test-clients test-netns test-disks crosscheck cover check clean
+.PHONY: help build test race lint fuzz fuzz-seeds bench attacks kills generate checkgenerate demo test-clients test-netns test-disks crosscheck cover check clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ fuzz-seeds: ## the seeds of every fuzz target; a target without seeds fails
 
 bench: ## the engine beside other proxies on one core, as ratios
 	cd internal/bench && $(GO) run .
+
+attacks: ## the catalogue of attacks against the engine and other proxies; writes ATTACKS.md
+	cd internal/attacks && $(GO) run . -o ATTACKS.md
 
 kills: ## kill -9 the log's writer 200 times for each durability (KILLS=20 for fewer)
 	$(GO) test -v -count=1 -run 'TestL05Killed$$' ./internal/audit -kills $(KILLS)

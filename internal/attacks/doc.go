@@ -1,0 +1,47 @@
+// Command attacks sends the catalogue of attacks to the engine and to other
+// proxies, and says what reached the server behind them.
+//
+//	go run .                  the engine, and every peer that can be had
+//	go run . -peers none      the engine alone
+//	go run . -o ATTACKS.md    the table goes into that file
+//	go run . -only S10 -v     rows that match a regular expression, each with its verdict
+//
+// It exits 1 unless the engine met every row, and unless its log says exactly
+// what arrived.
+//
+// # Who decides
+//
+// A TLS server on loopback that keeps every byte of every connection, and reads
+// them as the strictest reader there is (strict.go, which shares no code with
+// the engine and none with net/http). A proxy's own answer counts for nothing:
+// a refusal that comes after bytes of the request reached the upstream is
+// through.
+//
+// Each row has a host of its own (c17.api.test), so that bytes belong to a row
+// however connections are pooled and whenever they come. Rows run eight at a
+// time and are judged when all is quiet.
+//
+// # What the policy is
+//
+// POST /v1/chat/completions and GET below /files/ at the hosts of class api,
+// and nothing else; the other classes (case.go) add what single rows need: a
+// rule that reads a body, one that allows a WebSocket, names that point inside.
+// Each peer is told the same by the means that its operators have.
+//
+// # What is not the same
+//
+// The engine's and the Go libraries' DNS is the run's own, mitmproxy's and
+// Squid's are told the names, gomitmproxy reaches them through a forwarder, and
+// HAProxy has its servers by address. HAProxy takes no CONNECT: it gets the TLS
+// connection itself, as if redirected. What a proxy cannot express is n/a.
+//
+// The engine is put together from the product's packages as its program does
+// it, but for that DNS and for the number of refusals that are written one by
+// one.
+//
+// # What it is not
+//
+// Nothing leaves the machine's loopback, except that missing peers are installed
+// by apt where that can be done. gomitmproxy is GPL-3.0: it is a separate process
+// of this module, and nothing of it is linked into the product. Linux only.
+package main
