@@ -26,6 +26,7 @@ type got struct {
 	answer    []byte // what came in the tunnel
 	closed    bool   // the proxy ended the connection
 	clean     bool   // … as an end should: FIN, and close_notify in TLS
+	end       error  // what reading ended with
 }
 
 func (g got) String() string {
@@ -33,10 +34,10 @@ func (g got) String() string {
 	switch {
 	case g.handshake != nil:
 		return "no handshake: " + g.handshake.Error()
-	case line == "" && !strings.Contains(g.connect, " 200"):
+	case line == "" && g.connect != "" && !strings.Contains(g.connect, " 200"):
 		return fmt.Sprintf("CONNECT: %.60q", g.connect)
 	case line == "":
-		return "no answer"
+		return fmt.Sprintf("no answer (%v)", g.end)
 	}
 	return fmt.Sprintf("%.60q", line)
 }
@@ -49,11 +50,30 @@ type client struct {
 
 // run makes one attack, and what comes again after it.
 func (a client) run(c caseOf) (got, error) {
+	if !a.connect {
+		a.prime(c)
+	}
 	g, err := a.once(c, c.in)
 	if err != nil || c.again == "" {
 		return g, err
 	}
 	return a.once(c, c.again)
+}
+
+// prime makes handshakes that come to nothing: HAProxy drops the first
+// connection for a name, for which it then has a certificate.
+func (a client) prime(c caseOf) {
+	for range 2 {
+		conn, err := net.DialTimeout("tcp", a.addr, patience)
+		if err != nil {
+			return // the attack itself will say so
+		}
+		if tc, err := a.shake(conn, c); err == nil {
+			_ = tc.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			_, _ = tc.Read(make([]byte, 1))
+		}
+		_ = conn.Close()
+	}
 }
 
 // once makes one connection and sends in on it.
@@ -107,7 +127,7 @@ var errNoHTTP2 = errors.New("the proxy does not choose h2")
 func (a client) tunnel(conn net.Conn, c caseOf) (line string, ok bool) {
 	target := c.connect
 	if target == "" {
-		target = "{host}"
+		target = "{name}:{port}"
 	}
 	head := c.head
 	if head == "" {
@@ -149,8 +169,15 @@ func (a client) shake(conn net.Conn, c caseOf) (*tls.Conn, error) {
 		cfg.NextProtos = strings.Split(c.alpn, ",")
 	}
 	_ = conn.SetDeadline(time.Now().Add(2 * patience))
-	if c.pace == "pieces" {
+	switch c.pace {
+	case "pieces":
 		conn = &inPieces{Conn: conn, cut: everyByte}
+	case "segments":
+		cfg.CurvePreferences = []tls.CurveID{tls.X25519} // a short hello
+		conn = &inPieces{Conn: conn, cut: c.inSegments}
+	case "records":
+		cfg.CurvePreferences = []tls.CurveID{tls.X25519}
+		conn = &inPieces{Conn: conn, cut: c.inRecords}
 	}
 	tc := tls.Client(conn, cfg)
 	return tc, tc.Handshake()
@@ -181,6 +208,22 @@ func everyByte(hello []byte) (all [][]byte) {
 		all = append(all, hello[i:i+1])
 	}
 	return all
+}
+
+// inSegments cuts the record at c.at.
+func (c caseOf) inSegments(hello []byte) [][]byte {
+	at := min(c.at, len(hello))
+	return [][]byte{hello[:at], hello[at:]}
+}
+
+// inRecords cuts the handshake message at c.at and puts each half into a record.
+func (c caseOf) inRecords(hello []byte) [][]byte {
+	const header = 5
+	message := hello[header:]
+	at := min(c.at, len(message)-1) // a record without content is refused by rule
+	out := append(append([]byte{}, hello[:3]...), with16(message[:at])...)
+	out = append(append(out, hello[:3]...), with16(message[at:])...)
+	return [][]byte{out}
 }
 
 // exchange sends in, and c.then when an answer is in, and takes what comes.
@@ -249,6 +292,7 @@ func (a client) take(conn net.Conn, r io.Reader, g *got, first time.Duration) {
 		g.answer = append(g.answer, buf[:n]...)
 		if err != nil {
 			var late net.Error
+			g.end = err
 			g.closed = !errors.As(err, &late) || !late.Timeout()
 			g.clean = errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)
 			return

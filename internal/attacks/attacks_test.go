@@ -84,7 +84,7 @@ func TestTheStrictReaderRefusesTwoReadings(t *testing.T) {
 		"GET /a HTTP/1.1\r\n" + hostLine + "X: a\rb\r\n\r\n", "GET /a HTTP/1.1\r\n" + hostLine + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
 		"GET /a HTTP/1.1\r\n" + hostLine + "Content-Length: 03\r\n\r\nabc", "GET /a HTTP/1.1\r\n" + hostLine + "Content_Length: 3\r\n\r\nabc",
 		"GET /a HTTP/1.1\r\n" + hostLine + "Transfer-Encoding: chunked\r\n\r\n3;a\r\nabc\r\n0\r\n\r\n", "GET /a HTTP/1.1\r\n" + hostLine + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nHost: b\r\n\r\n",
-		"GET /a HTTP/1.1\r\n" + hostLine + "X-HTTP-Method-Override: DELETE\r\n\r\n", "GET /a HTTP/1.1\r\n" + hostLine + "Upgrade: h2c\r\n\r\n",
+		"GET /a HTTP/1.1\r\n" + hostLine + "Upgrade: h2c\r\n\r\n",
 	} {
 		if found, err := s.all(raw); err == nil {
 			t.Errorf("%q was read as %+v", raw, found)
@@ -108,6 +108,9 @@ func TestTheJudgeBelievesTheUpstreamAlone(t *testing.T) {
 		{"a clean request in its place", row{want: nothing}, []captured{{tls: true, raw: []byte(honest)}}, normalised},
 		{"another host's", row{want: nothing}, []captured{{tls: true, raw: []byte(strings.Replace(honest, "c1", "c2", 1))}}, through},
 		{"a smuggled request behind it", row{want: nothing}, []captured{{tls: true, raw: []byte(honest + strings.Replace(smuggled, "{host}", "c1.api.test:9", 1))}}, through},
+		{"a method override", row{want: nothing}, []captured{{tls: true, raw: []byte(strings.Replace(honest, "\r\n\r\n", "\r\nX-HTTP-Method: DELETE\r\n\r\n", 1))}}, through},
+		{"a proxy's own X-Forwarded-Host", row{want: nothing}, []captured{{tls: true, raw: []byte(strings.Replace(honest, "\r\n\r\n", "\r\nX-Forwarded-"+hostLine+"\r\n", 1))}}, normalised},
+		{"an upstream that must not be trusted", row{id: "T9", want: nothing}, []captured{{tls: true, raw: []byte(honest)}}, through},
 		{"bytes without TLS", row{want: nothing}, []captured{{raw: []byte("SSH-2.0")}}, through},
 		{"a connection to the inside", row{want: nothing}, []captured{{inside: true}}, through},
 		{"a body without its end", row{want: unfinished}, []captured{{tls: true, raw: []byte("POST " + chatPath + " HTTP/1.1\r\n" + hostLine + "Content-Length: 9\r\n\r\nabc")}}, refused},

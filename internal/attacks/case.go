@@ -34,7 +34,8 @@ type row struct {
 
 	again  string // bytes on a second connection afterwards, when the first is over
 	then   string // bytes on the same connection, when the first answer is in
-	pace   string // "pieces": the ClientHello in many; "slow": in is sent byte by byte and never ends
+	pace   string // "pieces", "segments", "records": the ClientHello in many, in two; "slow": in is sent byte by byte and never ends
+	at     int    // with "segments" and "records": the byte at which the ClientHello is cut
 	ending string // "fin": the client says that it has sent all; "gone": it closes
 
 	answer string // upstream's, byte for byte; "": 200 with two bytes
@@ -43,6 +44,8 @@ type row struct {
 
 	want outcome
 	may  []string // complete requests that may reach the upstream: "POST /v1/chat/completions"
+	sent int      // of a generated case: the requests in it
+	body bool     // of a generated case: a head may arrive without its end
 	need need     // what a proxy must be able to do for the row to mean anything
 }
 
@@ -54,6 +57,7 @@ const (
 	unfinished                // its head may be upstream, its end never
 	atMost                    // nothing else than may, in this order
 	exactly                   // may, and nothing else
+	either                    // nothing, or what was sent, clean and allowed: generated cases
 	guarded                   // upstream's answer does not reach the client as it is
 )
 
@@ -88,7 +92,7 @@ func (n need) String() string {
 		bit  need
 		text string
 	}{
-		{needConnect, "takes no CONNECT"}, {needHTTP2, "no HTTP/2 to clients"}, {needBody, "its rules cannot read a body"},
+		{needConnect, "takes no CONNECT"}, {needHTTP2, "no HTTP/2 to clients before an upstream that has none"}, {needBody, "its rules cannot read a body"},
 		{needLookup, "resolves no names"}, {needGuard, "no rules about resolved addresses"}, {needPin, "no passthrough"},
 		{needRuleGuard, "no addresses by rule"}, {needPort, "no plain proxy"}, {needWatch, "its lookups cannot be watched"},
 	}
@@ -169,13 +173,22 @@ func (c caseOf) rules() class {
 }
 
 func (c caseOf) name() string { return hostName(c.n, c.rules()) }
-func (c caseOf) host() string { return net.JoinHostPort(c.name(), strconv.Itoa(c.port)) }
+
+// host is what an honest client writes into Host.
+func (c caseOf) host() string { return authority(c.name(), c.port) }
+
+func authority(name string, port int) string {
+	if port == 443 {
+		return name
+	}
+	return net.JoinHostPort(name, strconv.Itoa(port))
+}
 
 func (c caseOf) expand(text string) string {
 	port := strconv.Itoa(c.port)
 	return strings.NewReplacer(
 		"{host}", c.host(), "{name}", c.name(), "{NAME}", strings.ToUpper(c.name()), "{port}", port, "{at}", "http://"+c.host(),
-		"{denied}", hostName(c.n, denied)+":"+port, "{deniedname}", hostName(c.n, denied), "{other}", hostName(c.n, "other.api")+":"+port,
+		"{denied}", authority(hostName(c.n, denied), c.port), "{deniedname}", hostName(c.n, denied), "{other}", authority(hostName(c.n, "other.api"), c.port),
 		"{othername}", hostName(c.n, "other.api"), "{self}", c.self,
 	).Replace(text)
 }

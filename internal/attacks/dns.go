@@ -18,6 +18,7 @@ type lookups struct {
 	mu    sync.Mutex
 	asked map[string]int
 	file  *os.File
+	port  string // the upstream's, which stands for 443 where a proxy wants that
 }
 
 const lookupsFile = "lookups"
@@ -51,6 +52,9 @@ func (l *lookups) dial(ctx context.Context, network, addr string) (net.Conn, err
 	}
 	if _, err := netip.ParseAddr(host); err == nil {
 		return new(net.Dialer).DialContext(ctx, network, addr)
+	}
+	if port == "443" {
+		port = l.port
 	}
 	found, err := l.LookupNetIP(ctx, "ip", host)
 	if err != nil {

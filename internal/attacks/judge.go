@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -27,6 +28,7 @@ func (v verdict) String() string {
 type finding struct {
 	verdict verdict
 	why     string
+	arrived int // complete requests at the upstream
 }
 
 // judge decides by what the upstream saw, and for a guarded row by what the
@@ -44,21 +46,21 @@ func (j judge) of(c caseOf, conns []captured, got got) finding {
 	var arrived []request
 	for _, conn := range conns {
 		if conn.inside && c.rules() != split {
-			return finding{through, "a connection reached the address that no rule lets through"}
+			return finding{verdict: through, why: "a connection reached the address that no rule lets through"}
 		}
 		if conn.hello && !conn.tls && c.rules() == pinned && c.want == nothing {
-			return finding{through, "a ClientHello reached the upstream"}
+			return finding{verdict: through, why: "a ClientHello reached the upstream"}
 		}
 		if !conn.tls && len(conn.raw) > 0 && !strings.Contains(c.in, "http://") {
-			return finding{through, fmt.Sprintf("bytes without TLS reached the upstream: %.60q", conn.raw)}
+			return finding{verdict: through, why: fmt.Sprintf("bytes without TLS reached the upstream: %.60q", conn.raw)}
 		}
 		all, err := j.strict.all(string(conn.raw))
 		arrived = append(arrived, all...)
 		if err != nil {
-			return finding{through, "the upstream got " + err.Error()}
+			return finding{verdict: through, why: "the upstream got " + err.Error()}
 		}
 		if after := behindUpgrade(string(conn.raw)); strings.Contains(after, adminPath) {
-			return finding{through, fmt.Sprintf("behind the upgrade the upstream got %.60q", after)}
+			return finding{verdict: through, why: fmt.Sprintf("behind the upgrade the upstream got %.60q", after)}
 		}
 	}
 	if c.want == guarded {
@@ -75,7 +77,10 @@ func (j judge) requests(c caseOf, arrived []request, got got) finding {
 			continue
 		}
 		if err := allowed(c, r); err != nil {
-			return finding{through, "the upstream got " + err.Error()}
+			return finding{verdict: through, why: "the upstream got " + err.Error()}
+		}
+		if strings.HasPrefix(c.id, "T") {
+			return finding{verdict: through, why: "an upstream that must not be trusted got " + r.line()}
 		}
 		whole = append(whole, r.line())
 	}
@@ -83,20 +88,39 @@ func (j judge) requests(c caseOf, arrived []request, got got) finding {
 	for i, m := range c.may {
 		may[i] = c.expand(m)
 	}
+	if c.want == either || c.sent > 0 && c.want == exactly {
+		f := j.generated(c, whole, len(arrived))
+		f.arrived = len(whole)
+		return f
+	}
 	switch {
 	case c.want == nothing && len(arrived) == 0 && j.taken(c, got):
-		return finding{through, "the handshake went on"}
+		return finding{verdict: through, why: "the handshake went on"}
 	case c.want == nothing && len(arrived) == 0, c.want == unfinished && len(whole) == 0:
-		return finding{refused, ""}
+		return finding{verdict: refused, why: ""}
 	case c.want == exactly && slices.Equal(whole, may), c.want == atMost && len(whole) <= len(may) && slices.Equal(whole, may[:len(whole)]):
-		return finding{refused, ""}
+		return finding{verdict: refused, why: ""}
 	case c.want == exactly && len(whole) < len(may):
-		return finding{refused, fmt.Sprintf("of %q only %q arrived; the client got %s", may, whole, got)}
+		return finding{verdict: refused, why: fmt.Sprintf("of %q only %q arrived; the client got %s", may, whole, got)}
 	case len(whole) == 0:
-		return finding{through, "a request that must not leave was begun at the upstream"}
+		return finding{verdict: through, why: "a request that must not leave was begun at the upstream"}
 	default:
-		return finding{normalised, fmt.Sprintf("the upstream got %.80q", strings.Join(whole, ", "))}
+		return finding{verdict: normalised, why: fmt.Sprintf("the upstream got %.80q", strings.Join(whole, ", "))}
 	}
+}
+
+// generated judges a case that has no outcome of its own. What was allowed was
+// looked at before.
+func (j judge) generated(c caseOf, whole []string, arrived int) finding {
+	switch {
+	case len(whole) > c.sent:
+		return finding{verdict: through, why: fmt.Sprintf("of %d requests %d arrived: %.80q", c.sent, len(whole), strings.Join(whole, ", "))}
+	case arrived > len(whole) && !c.body:
+		return finding{verdict: through, why: "a request was begun at the upstream and never ended"}
+	case c.want == exactly && len(whole) != len(c.may):
+		return finding{verdict: refused, why: "what is allowed did not arrive"}
+	}
+	return finding{}
 }
 
 // taken reports a ClientHello of our own making that was answered by more than
@@ -109,10 +133,28 @@ func (j judge) taken(c caseOf, got got) bool {
 // own reading of it.
 func allowed(c caseOf, r request) error {
 	path, _, _ := strings.Cut(r.target, "?")
-	if !strings.EqualFold(r.host, c.host()) && !strings.EqualFold(r.host, c.expand("{other}")) {
+	host := r.host
+	if c.port == 443 {
+		host = strings.TrimSuffix(host, ":443")
+	}
+	if !strings.EqualFold(host, c.host()) && !strings.EqualFold(host, c.expand("{other}")) {
 		return fmt.Errorf("a request for the host %q", r.host)
 	}
 	if err := onePath(path); err != nil {
+		return err
+	}
+	for _, name := range overrides() {
+		for _, v := range r.get(name) {
+			if !strings.EqualFold(v, r.host) { // X-Forwarded-Host is some proxies' own
+				return fmt.Errorf("the override %s: %.40q", name, v)
+			}
+		}
+	}
+	if c.id == "A19" && strings.Contains(strings.ToLower(strings.ReplaceAll(r.target, "%5f", "_")), "_method=") {
+		return fmt.Errorf("an override in the query of %s", r.target)
+	}
+	path, err := url.PathUnescape(path)
+	if err != nil {
 		return err
 	}
 	switch c.rules() {
@@ -157,26 +199,26 @@ func behindUpgrade(raw string) string {
 func (j judge) guarded(c caseOf, arrived []request, got got) finding {
 	for _, r := range arrived {
 		if err := allowed(c, r); r.complete && err != nil {
-			return finding{through, "the upstream got " + err.Error()}
+			return finding{verdict: through, why: "the upstream got " + err.Error()}
 		}
 	}
 	if len(arrived) == 0 {
-		return finding{failed, "the request never reached the upstream: " + got.String()}
+		return finding{verdict: failed, why: "the request never reached the upstream: " + got.String()}
 	}
 	if bytes.Contains(got.answer, []byte(poison)) {
-		return finding{through, "the client got what stands behind the answer"}
+		return finding{verdict: through, why: "the client got what stands behind the answer"}
 	}
 	status, whole, err := finalAnswer(got.answer, got.clean)
 	switch {
 	case status >= 500:
-		return finding{refused, ""}
+		return finding{verdict: refused, why: ""}
 	case len(got.answer) == 0, errors.Is(err, errShort):
-		return finding{refused, ""} // nothing, or what looks cut
+		return finding{verdict: refused, why: ""} // nothing, or what looks cut
 	case err != nil:
-		return finding{through, "the client got " + err.Error()}
+		return finding{verdict: through, why: "the client got " + err.Error()}
 	case !whole:
-		return finding{refused, ""}
+		return finding{verdict: refused, why: ""}
 	default:
-		return finding{normalised, fmt.Sprintf("the client got a clean %d", status)}
+		return finding{verdict: normalised, why: fmt.Sprintf("the client got a clean %d", status)}
 	}
 }

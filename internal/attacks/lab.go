@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ type lab struct {
 	keys     keys
 	up       *upstream
 	progress io.Writer
+	names    int // cases have numbers below it
 }
 
 func newLab(progress io.Writer) (*lab, error) {
@@ -56,18 +58,21 @@ func (l *lab) role(name, dir, addr string) *exec.Cmd {
 	return exec.Command(l.self, "-role", name, "-listen", addr, "-dir", dir, "-keys", l.dir)
 }
 
-// hostsFile writes the names that the rules of class allow, one a line, and
-// returns the file's name.
-func (l *lab) hostsFile(dir string, c class, n int) (string, error) {
-	var b strings.Builder
-	for i := range n {
-		b.WriteString(hostName(i, c) + "\n")
-		if c == api {
-			b.WriteString(hostName(i, "other.api") + "\n")
+// hostsFiles writes, for each class, the names that its rules allow, one a line.
+func (l *lab) hostsFiles(dir string) error {
+	for _, c := range classes() {
+		var b strings.Builder
+		for i := range l.names + controlNames {
+			b.WriteString(hostName(i, c) + "\n")
+			if c == api {
+				b.WriteString(hostName(i, "other.api") + "\n")
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, "hosts-"+string(c)), []byte(b.String()), 0o644); err != nil {
+			return err
 		}
 	}
-	name := filepath.Join(dir, "hosts-"+string(c))
-	return name, os.WriteFile(name, []byte(b.String()), 0o644)
+	return nil
 }
 
 // result is what a proxy did with every case.
@@ -80,10 +85,8 @@ type result struct {
 	unnamed  int     // connections at the upstream that belong to no case
 }
 
-const workers = 8 // attackers at once
-
-// attack runs every case against p.
-func (l *lab) attack(ctx context.Context, p proxy, cases []caseOf) (*result, error) {
+// attack runs every case against p, so many at a time.
+func (l *lab) attack(ctx context.Context, p proxy, cases []caseOf, workers int) (*result, error) {
 	began := time.Now()
 	bad := map[int]*tls.Config{}
 	for _, c := range cases {
@@ -91,12 +94,21 @@ func (l *lab) attack(ctx context.Context, p proxy, cases []caseOf) (*result, err
 			bad[c.n] = b
 		}
 	}
-	l.up.expect(cases, bad)
+	if p.port != 0 {
+		cases = slices.Clone(cases)
+		for i := range cases {
+			cases[i].port = p.port
+		}
+	}
+	l.up.expect(append(controls(l.names, cases[0].port), cases...), bad)
 	r, err := l.start(ctx, p)
 	if err != nil {
 		return nil, err
 	}
 	defer r.stop()
+	if err := l.control(r, controls(l.names, cases[0].port)); err != nil {
+		return nil, err
+	}
 	gots, errs := make([]got, len(cases)), make([]error, len(cases))
 	next := make(chan int)
 	var wg sync.WaitGroup
@@ -125,6 +137,53 @@ func (l *lab) attack(ctx context.Context, p proxy, cases []caseOf) (*result, err
 	return res, ctx.Err()
 }
 
+// controls are what a proxy must do for its column to mean anything: forward
+// what is allowed, and refuse what is plainly not. They have numbers from n on.
+func controls(n, port int) []caseOf {
+	rows := []row{
+		{what: "the allowed POST", in: post("a body"), want: exactly, may: []string{chatLine}},
+		{what: "an allowed GET", in: get("a"), want: exactly, may: []string{"GET /files/a"}},
+		{what: "another method", in: smuggled, want: nothing},
+		{what: "another path", in: asking("POST /v1/files", "Content-Length: 0"), want: nothing},
+		{what: "the allowed POST over HTTP/2", way: byHTTP2, need: needHTTP2, want: exactly, may: []string{chatLine},
+			streams: []h2req{{[]string{":method: POST", ":scheme: https", ":authority: {host}", ":path: " + chatPath}, "a body"}}},
+	}
+	all := numbered(rows, port)
+	for i := range all {
+		all[i].n += n
+	}
+	return all
+}
+
+const controlNames = 5 // names that controls take
+
+// control fails unless r meets the controls.
+func (l *lab) control(r *running, cases []caseOf) error {
+	j := judge{newStrictReader()}
+	for _, c := range cases {
+		if c.need&r.lacks != 0 {
+			continue
+		}
+		g, err := client{r.addr, r.connects()}.run(c)
+		if errors.Is(err, errNoHTTP2) || c.way == byHTTP2 && g.handshake != nil {
+			r.lacks |= needHTTP2
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		f := j.of(c, l.up.seen()[c.n], g)
+		if c.way == byHTTP2 && f.why != "" && r.name != engineName {
+			r.lacks |= needHTTP2 // mitmproxy has it where the upstream has it
+			continue
+		}
+		if f.verdict != refused || f.why != "" {
+			return fmt.Errorf("%s does not do %s: %s %s; it got %s; it said: %s", r.name, c.what, f.verdict, f.why, g, r.said)
+		}
+	}
+	return nil
+}
+
 // verdicts judges every case by what the upstream saw.
 func (l *lab) verdicts(r *running, cases []caseOf, gots []got, errs []error, took time.Duration) *result {
 	res := &result{proxy: r.proxy, findings: make([]finding, len(cases)), took: took}
@@ -135,16 +194,16 @@ func (l *lab) verdicts(r *running, cases []caseOf, gots []got, errs []error, too
 	for i, c := range cases {
 		switch lacks := c.need & r.lacks; {
 		case lacks != 0:
-			res.findings[i] = finding{notApplicable, lacks.String()}
+			res.findings[i] = finding{verdict: notApplicable, why: lacks.String()}
 		case errors.Is(errs[i], errNoHTTP2):
-			res.findings[i] = finding{notApplicable, needHTTP2.String()}
+			res.findings[i] = finding{verdict: notApplicable, why: needHTTP2.String()}
 		case errs[i] != nil:
-			res.findings[i] = finding{failed, errs[i].Error()}
+			res.findings[i] = finding{verdict: failed, why: errs[i].Error()}
 		default:
 			c.self = r.addr
 			res.findings[i] = j.of(c, seen[c.n], gots[i])
 			if c.need&needWatch != 0 && strings.Contains(string(asked), c.expand("{deniedname}")) {
-				res.findings[i] = finding{through, "the denied name was looked up"}
+				res.findings[i] = finding{verdict: through, why: "the denied name was looked up"}
 			}
 		}
 	}
@@ -155,5 +214,3 @@ func (l *lab) verdicts(r *running, cases []caseOf, gots []got, errs []error, too
 	}
 	return res
 }
-
-func (l *lab) say(format string, args ...any) { fmt.Fprintf(l.progress, format+"\n", args...) }

@@ -27,6 +27,7 @@ type options struct {
 	verbose          bool
 	role, dir        string
 	listen, keys     string
+	upstream         string
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -41,6 +42,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f.StringVar(&o.dir, "dir", "", "with -role: where its own files are")
 	f.StringVar(&o.listen, "listen", "", "with -role: address to listen on")
 	f.StringVar(&o.keys, "keys", "", "with -role: where the keys are")
+	f.StringVar(&o.upstream, "upstream", "", "with -role: the upstream's port")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -54,10 +56,18 @@ func serveRole(o options) error {
 	switch o.role {
 	case engineName:
 		return serveEngine(o.keys, o.dir, o.listen)
+	case goproxyName:
+		return serveGoproxy(o)
+	case martianName:
+		return serveMartian(o)
+	case gomitmproxyName:
+		return serveGomitmproxy(o)
 	default:
 		return fmt.Errorf("-role %s: no such role", o.role)
 	}
 }
+
+const rowWorkers = 8 // attackers at once: more would make slow peers look as if they hung
 
 // errThrough is the run's verdict on the engine.
 var errThrough = errors.New("not every row was met by the engine")
@@ -78,9 +88,15 @@ func attackAll(ctx context.Context, o options, stdout, stderr io.Writer) (err er
 	}
 	var all []*result
 	for _, p := range proxies {
-		res, err := l.attack(ctx, p, cases)
-		if err != nil {
+		fmt.Fprintln(stderr, "attacking", p.name, p.version)
+		res, err := l.attack(ctx, p, cases, rowWorkers)
+		if err != nil && p.name == engineName || ctx.Err() != nil {
 			return fmt.Errorf("attacking %s: %w", p.name, err)
+		}
+		if err != nil {
+			fmt.Fprintln(stderr, err)
+			missing = append(missing, err.Error())
+			continue
 		}
 		all = append(all, res)
 		res.print(stdout, cases, o.verbose)
@@ -102,7 +118,9 @@ func (l *lab) chosen(only string) (cases []caseOf, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range numbered(catalogue(), l.up.port) {
+	all := numbered(catalogue(), l.up.port)
+	l.names = len(all)
+	for _, c := range all {
 		if re.MatchString(c.id + " " + c.what) {
 			cases = append(cases, c)
 		}

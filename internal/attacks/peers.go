@@ -18,7 +18,14 @@ type find func(ctx context.Context, wanted func(string) bool) (proxy, error)
 var errNotWanted = errors.New("not wanted")
 
 // peers are the rivals, in the order of the table's columns.
-func peers() []find { return nil }
+func peers() []find {
+	return []find{
+		goPeer(goproxyName, "github.com/elazarl/goproxy", needHTTP2|needGuard|needRuleGuard, 0, "handlers in Go (golang.go)"),
+		goPeer(martianName, "github.com/google/martian/v3", needHTTP2|needGuard|needRuleGuard|needPin, 0, "a modifier in Go (golang.go) behind its own httpspec stack"),
+		goPeer(gomitmproxyName, "github.com/AdguardTeam/gomitmproxy", needHTTP2|needGuard|needRuleGuard|needWatch, 443, "handlers in Go (golang.go); CONNECT to 443 alone: what goes to another port it never decrypts"),
+		findMitmproxy, findSquid, findHAProxy,
+	}
+}
 
 // treeVersion names the commit that is attacked.
 func treeVersion(ctx context.Context) string {
@@ -55,17 +62,21 @@ func debian(ctx context.Context, program, pkg string, ask ...string) (path, vers
 		install := exec.CommandContext(ctx, "apt-get", "install", "-y", "--no-install-recommends", pkg)
 		install.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1") // RUNLEVEL=1: no service is started
 		if out, err := install.CombinedOutput(); err != nil {
-			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-			return "", "", fmt.Errorf("%s: installing %s: %w: %s", program, pkg, err, lines[len(lines)-1])
+			return "", "", fmt.Errorf("%s: installing %s: %w: %s", program, pkg, err, lastLine(out))
 		}
 		path = look()
 	}
 	if path == "" {
 		return "", "", fmt.Errorf("%s is not installed; `apt-get install %s` brings it", program, pkg)
 	}
-	out, err := exec.CommandContext(ctx, path, ask...).Output()
+	out, err := exec.CommandContext(ctx, path, ask...).CombinedOutput() // nginx says it on standard error
 	if err != nil {
 		return "", "", fmt.Errorf("asking %s its version: %w", program, err)
 	}
 	return path, string(regexp.MustCompile(`\d+\.\d+(\.\d+)?\S*`).Find(out)), nil
+}
+
+func lastLine(out []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return lines[len(lines)-1]
 }

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
@@ -22,7 +25,8 @@ const (
 	rootFile   = "origin-root.pem"
 	caDir      = "ca" // tls.crt, tls.key and ca.crt of the authority that intercepts
 	caPairFile = "ca-pair.pem"
-	bootFile   = "boot.pem" // what HAProxy shows before it has generated a certificate
+	ecPairFile = "ca-pair-ec.pem" // for goproxy, which makes a key of its authority's kind for each host
+	bootFile   = "boot.pem"       // what HAProxy shows before it has generated a certificate
 )
 
 // harness lets this program use the certificates of package enginetest, which
@@ -41,7 +45,7 @@ type keys struct {
 }
 
 // makeKeys writes the files of the run. The authority has an RSA key since
-// gomitmproxy can sign with no other.
+// gomitmproxy can sign with no other; goproxy alone has one of its own.
 func makeKeys(dir string) (k keys, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -64,16 +68,27 @@ func makeKeys(dir string) (k keys, err error) {
 	if err := os.WriteFile(filepath.Join(dir, rootFile), root.PEM, 0o644); err != nil {
 		return k, err
 	}
-	return k, writeAuthority(dir)
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return k, err
+	}
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return k, err
+	}
+	ec, _, err := newAuthority(ecKey)
+	if err != nil {
+		return k, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, ecPairFile), ec, 0o644); err != nil {
+		return k, err
+	}
+	return k, writeAuthority(dir, rsaKey)
 }
 
-// writeAuthority makes the authority that intercepts, in every form that a
-// proxy wants it in. The files can be read by all, since Squid gives up root.
-func writeAuthority(dir string) error {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		return err
-	}
+// newAuthority makes an intercepting authority's certificate and key as PEM, and
+// the certificate of a server that it signed with the same key.
+func newAuthority(key crypto.Signer) (pair, boot []byte, err error) {
 	now := time.Now()
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: "attacks authority"}, IsCA: true, BasicConstraintsValid: true,
@@ -81,28 +96,40 @@ func writeAuthority(dir string) error {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	leaf := &x509.Certificate{
 		SerialNumber: big.NewInt(now.UnixNano() + 1), Subject: pkix.Name{CommonName: "boot.invalid"}, DNSNames: []string{"boot.invalid"},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
 	}
-	boot, err := x509.CreateCertificate(rand.Reader, leaf, tmpl, key.Public(), key)
+	served, err := x509.CreateCertificate(rand.Reader, leaf, tmpl, key.Public(), key)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	block := func(kind string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}) }
-	cert, private := block("CERTIFICATE", der), block("PRIVATE KEY", pkcs8)
+	private := block("PRIVATE KEY", pkcs8)
+	return append(block("CERTIFICATE", der), private...), append(block("CERTIFICATE", served), private...), nil
+}
+
+// writeAuthority writes the authority that intercepts, in every form that a
+// proxy wants it in. The files can be read by all, since Squid gives up root.
+func writeAuthority(dir string, key crypto.Signer) error {
+	pair, boot, err := newAuthority(key)
+	if err != nil {
+		return err
+	}
+	first, private := pem.Decode(pair)
+	cert := pem.EncodeToMemory(first)
 	if err := os.MkdirAll(filepath.Join(dir, caDir), 0o755); err != nil {
 		return err
 	}
 	for name, data := range map[string][]byte{
 		filepath.Join(caDir, "tls.crt"): cert, filepath.Join(caDir, "tls.key"): private, filepath.Join(caDir, "ca.crt"): cert,
-		caPairFile: append(append([]byte{}, cert...), private...), bootFile: append(block("CERTIFICATE", boot), private...),
+		caPairFile: pair, bootFile: boot,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 			return err

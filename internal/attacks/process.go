@@ -18,6 +18,7 @@ type proxy struct {
 	name    string
 	version string
 	lacks   need   // what it has not: rows that need it are n/a
+	port    int    // the port that clients ask for, where it is not the upstream's
 	how     string // one sentence for the table: how it was told the policy
 	// command makes the process that listens on addr, finds names and rules in
 	// l, and keeps its own files in dir.
@@ -107,6 +108,11 @@ func freePort() (string, error) {
 	}
 	defer ln.Close()
 	return ln.Addr().String(), nil
+}
+
+func portOf(addr string) string {
+	_, port, _ := net.SplitHostPort(addr) // ours
+	return port
 }
 
 // tail keeps the end of what a process says.

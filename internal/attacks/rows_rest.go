@@ -19,7 +19,7 @@ func addressRows() []row {
 		{id: "D2", what: "an allowed name that points outside once, then inside", class: rebind, in: chat("Content-Length: 0", "Connection: close"), again: chat("Content-Length: 0"), want: atMost, may: []string{chatLine, chatLine}, need: needLookup | needGuard},
 		{id: "D3", what: "a redirect to the inside is the client's", in: chat("Content-Length: 0"), answer: "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.2:{port}/latest\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", want: exactly, may: []string{chatLine}},
 		{id: "D8", what: "a connection of a rule with addresses, for a rule without", class: split, in: get("a") + chat("Content-Length: 0"), want: exactly, may: []string{"GET /files/a"}, need: needLookup | needRuleGuard},
-		{id: "D10", what: "a denied name is not resolved", connect: "{denied}", sni: "{deniedname}", in: "GET / HTTP/1.1\r\nHost: {denied}\r\n\r\n", want: nothing, need: needConnect | needWatch},
+		{id: "D10", what: "a denied name is not resolved", connect: "{deniedname}:{port}", sni: "{deniedname}", in: "GET / HTTP/1.1\r\nHost: {denied}\r\n\r\n", want: nothing, need: needConnect | needWatch},
 	}
 	return rows
 }

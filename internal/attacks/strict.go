@@ -139,11 +139,6 @@ func singleReading(r request) error {
 			return fmt.Errorf("the field %s", f.name)
 		}
 	}
-	for _, name := range overrides() {
-		if len(r.get(name)) > 0 {
-			return fmt.Errorf("the override %s", name)
-		}
-	}
 	if e := r.get("expect"); len(e) > 0 && !strings.EqualFold(e[0], "100-continue") {
 		return fmt.Errorf("the expectation %q", e[0])
 	}
