@@ -13,6 +13,7 @@ type asked struct {
 
 	hits, misses, mints, size                            *prometheus.Desc
 	pending, commits, failures, records, bytes, drop, sq *prometheus.Desc
+	checkpoint, rotations, rotationFailures              *prometheus.Desc
 	anchored, anchorFailures, sunk, lag, sinkFailures    *prometheus.Desc
 }
 
@@ -34,6 +35,10 @@ func newAsked(c Config) *asked {
 		bytes:    desc("aegrail_audit_bytes_total", "Bytes of records committed."),
 		drop:     desc("aegrail_audit_copy_dropped_total", "Batches that the copy on standard output missed."),
 		sq:       desc("aegrail_audit_seq", "Number of the last record committed."),
+
+		checkpoint:       desc("aegrail_audit_checkpoint_size", "Records that the newest checkpoint covers."),
+		rotations:        desc("aegrail_audit_rotations_total", "Files that were begun because one was full or old."),
+		rotationFailures: desc("aegrail_audit_rotation_failures_total", "Files that could not be begun; the log goes on in the one it has."),
 
 		anchored:       shipped("aegrail_audit_anchor_acknowledged_size", "Records that the newest checkpoint at the anchor covers."),
 		anchorFailures: shipped("aegrail_audit_anchor_failures_total", "Attempts to bring a checkpoint to the anchor that failed."),
@@ -65,6 +70,9 @@ func (a *asked) Collect(ch chan<- prometheus.Metric) {
 	send(a.bytes, prometheus.CounterValue, float64(s.Bytes))
 	send(a.drop, prometheus.CounterValue, float64(s.Dropped))
 	send(a.sq, prometheus.GaugeValue, float64(s.Seq))
+	send(a.checkpoint, prometheus.GaugeValue, float64(s.Checkpoint))
+	send(a.rotations, prometheus.CounterValue, float64(s.Rotations))
+	send(a.rotationFailures, prometheus.CounterValue, float64(s.RotationFailures))
 	a.collectShipped(ch)
 	buckets, below := map[float64]uint64{}, uint64(0)
 	for i, bound := range s.CommitBuckets() {

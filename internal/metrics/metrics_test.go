@@ -178,6 +178,20 @@ func TestWhatIsToldAndWhatIsAsked(t *testing.T) {
 	}
 }
 
+func TestTheLogsFilesAndCheckpointsAreAsked(t *testing.T) {
+	m, err := New(Config{Audit: func() audit.Stats {
+		return audit.Stats{Checkpoint: 41, Rotations: 3, RotationFailures: 2}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, scrape(t, m),
+		`aegrail_audit_checkpoint_size 41`,
+		`aegrail_audit_rotations_total 3`,
+		`aegrail_audit_rotation_failures_total 2`,
+	)
+}
+
 func TestAnchorsAndSinksAreAskedByTheirPlace(t *testing.T) {
 	m, err := New(Config{
 		Audit: func() audit.Stats { return audit.Stats{} },
