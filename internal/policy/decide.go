@@ -72,6 +72,11 @@ func (l *allowList) add(e *entry) {
 // the body, the decision says NeedBody and denies until DecideBody is asked. It
 // does not allocate unless a condition is evaluated or the request is denied.
 func (v *View) Decide(req *canon.Request) Decision {
+	if req.Scheme == canon.HTTPS && req.Quirks == 0 && req.Upgrade == canon.NoUpgrade {
+		if c := v.index.names.card(req.Host); c != nil && c.allows(req, methodBit(req.Method)) {
+			return c.decision(req)
+		}
+	}
 	m := match{view: v, req: req, bodyIn: !hasBody(req)}
 	return m.decide()
 }

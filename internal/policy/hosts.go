@@ -259,9 +259,14 @@ func (x *hostIndex) slot(at **hostNode, p hostPattern) *hostNode {
 // newHostIndex files the rules under their hosts.
 func newHostIndex(rules []*rule) *hostIndex {
 	x := &hostIndex{exact: map[string]*hostNode{}, prefixes: map[netip.Prefix]*hostNode{}}
+	patterns := map[*hostNode][]*rule{}
 	for _, r := range rules {
 		for _, p := range r.hosts {
-			x.node(p).add(r)
+			h := x.node(p)
+			h.add(r)
+			if !p.exact() {
+				patterns[h] = append(patterns[h], r)
+			}
 			if p.every && r.deny {
 				x.slot(&x.denyAll, p).add(r)
 			}
@@ -270,7 +275,16 @@ func newHostIndex(rules []*rule) *hostIndex {
 	for _, h := range x.nodes() {
 		h.finish()
 	}
-	x.names = pack(x.exact)
+	x.names = pack(x.exact, func(name string) []*rule {
+		var hosts hostList
+		var beside []*rule
+		x.labels.find(name, &hosts)
+		hosts.add(x.every)
+		for i := range hosts.n {
+			beside = append(beside, patterns[hosts.at(i)]...)
+		}
+		return beside
+	})
 	x.exact = nil
 	return x
 }

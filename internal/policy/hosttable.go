@@ -16,6 +16,7 @@ type hostTable struct {
 	seed  maphash.Seed
 	slots []uint32 // index in nodes plus one, below tagBits of the hash; 0 is free
 	nodes []hostNode
+	cards []card // of the nodes, in their order
 }
 
 // A slot's upper bits tell most other names apart without a look at the node.
@@ -24,18 +25,24 @@ const (
 	indexMask = 1<<indexBits - 1
 )
 
-func pack(exact map[string]*hostNode) hostTable {
-	t := hostTable{seed: maphash.MakeSeed(), nodes: make([]hostNode, 0, len(exact))}
+// pack makes the table. beside gives the rules of patterns that match a name too.
+func pack(exact map[string]*hostNode, beside func(name string) []*rule) hostTable {
+	t := hostTable{seed: maphash.MakeSeed(), nodes: make([]hostNode, 0, len(exact)), cards: make([]card, len(exact))}
+	shared := map[outcomeKey]*outcome{}
 	size := 1
 	for size <= len(exact)+len(exact)/2 { // a free slot ends a search
 		size *= 2
 	}
 	t.slots = make([]uint32, size)
-	var texts strings.Builder
+	var texts, words strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(exact)) {
 		node := exact[name]
 		texts.WriteString(name)
 		texts.WriteString(node.root.literal)
+		c := &t.cards[len(t.nodes)]
+		*c = newCard(node, beside(name))
+		share(c, shared)
+		words.WriteString(c.words)
 		t.nodes = append(t.nodes, *node)
 		i, tag := t.start(name)
 		for t.slots[i] != 0 {
@@ -43,8 +50,10 @@ func pack(exact map[string]*hostNode) hostTable {
 		}
 		t.slots[i] = tag | uint32(len(t.nodes))
 	}
-	all := texts.String()
+	all, said := texts.String(), words.String()
 	for i := range t.nodes {
+		c := &t.cards[i]
+		c.words, said = said[:len(c.words)], said[len(c.words):]
 		n := &t.nodes[i]
 		n.pattern, all = all[:len(n.pattern)], all[len(n.pattern):]
 		n.root.literal, all = all[:len(n.root.literal)], all[len(n.root.literal):]
@@ -56,6 +65,26 @@ func pack(exact map[string]*hostNode) hostTable {
 func (t *hostTable) start(name string) (slot, tag uint32) {
 	h := maphash.String(t.seed, name)
 	return uint32(h>>32) & uint32(len(t.slots)-1), uint32(h) &^ indexMask
+}
+
+// card returns the card of a name, or nil.
+func (t *hostTable) card(name string) *card {
+	if len(t.nodes) == 0 {
+		return nil
+	}
+	i, tag := t.start(name)
+	for {
+		s := t.slots[i]
+		if s == 0 {
+			return nil
+		}
+		if s&^indexMask == tag {
+			if c := &t.cards[s&indexMask-1]; string(c.text[:c.host]) == name {
+				return c
+			}
+		}
+		i = (i + 1) & uint32(len(t.slots)-1)
+	}
 }
 
 func (t *hostTable) find(name string) *hostNode {
