@@ -187,7 +187,6 @@ func (l *Log) write(b *batch) {
 	began := time.Now()
 	var o outcome
 	l.exclusively(func() { o = l.store(b, began) })
-	l.stats.observe(time.Since(began), o.err)
 	if o.err != nil {
 		if o.partly { // the rest will follow: a stream cannot take records back
 			l.committed = b.end
@@ -197,6 +196,7 @@ func (l *Log) write(b *batch) {
 		return
 	}
 	l.committed = b.end
+	l.stats.observe(time.Since(began))
 	l.stats.Records += b.records
 	l.stats.Bytes += int64(len(b.buf))
 	if b.recovery {
@@ -246,6 +246,8 @@ func (l *Log) fail(o outcome) {
 		l.logger.Error("the audit log takes no records; nothing is forwarded", "error", o.err)
 	}
 	l.fault.kind = o.kind
+	l.fault.cause = o.cause()
+	l.stats.Failures[l.fault.cause]++
 	l.fault.reported = false
 	l.fault.err = fmt.Errorf("audit log: %w", o.err)
 	next := l.cur
@@ -269,6 +271,7 @@ const (
 type fault struct {
 	err   error
 	kind  faultKind
+	cause Cause
 	since time.Time
 	tried time.Time // when a broken file was last opened again
 	lost  int64     // completions that could not be written

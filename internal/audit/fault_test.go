@@ -27,8 +27,8 @@ func faulty(t *testing.T, d Durability) (*Log, *faultFS, *clock, string) {
 func recovered(t *testing.T, l *Log, file string, before int, words ...string) Entry {
 	t.Helper()
 	mustDecide(t, l, 77)
-	if err := l.Err(); err != nil {
-		t.Fatalf("still not ready: %v", err)
+	if s := l.Stats(); l.Err() != nil || s.Failing != NoCause || s.Failures == [Causes]int64{} {
+		t.Fatalf("still not ready, or never said: %v, %+v", l.Err(), s)
 	}
 	closeLog(t, l)
 	verified(t, file)
@@ -69,6 +69,9 @@ func TestL04NoRoomStopsUntilThereIsRoom(t *testing.T) {
 				if got := len(contents(t, file)); got != size {
 					t.Fatalf("%s after %d bytes: the file has %d bytes, want %d", row.name, part, got, size)
 				}
+			}
+			if s := l.Stats(); s.Failing != NoRoom || s.Failures[NoRoom] != 3 {
+				t.Fatalf("%s: %+v", row.name, s)
 			}
 			if err := l.Complete(completion(1)); err == nil || l.Err() == nil {
 				t.Fatalf("%s: a lost completion did not latch", row.name)
@@ -113,6 +116,9 @@ func TestL04AFailedFsyncIsNeverRepeated(t *testing.T) {
 	fs.fault("sync", syscall.EIO)
 	syncs, evicts := fs.syncs, fs.evicts
 	noReceipt(t, l, 2)
+	if s := l.Stats(); s.Failing != IOError || s.Failures[IOError] != 1 {
+		t.Fatalf("%+v", s)
+	}
 	if fs.syncs != syncs+1 || fs.evicts != evicts || l.sink.file != nil {
 		t.Fatalf("%d fsyncs, %d reads; the file must be closed after the first", fs.syncs-syncs, fs.evicts-evicts)
 	}
@@ -276,6 +282,9 @@ func TestTheLogsOwnFileIsWatched(t *testing.T) {
 			}
 			if err := l.Err(); err == nil || !strings.Contains(err.Error(), row.words) {
 				t.Fatalf("%s, idle %v: %v", row.name, idle, err)
+			}
+			if s := l.Stats(); s.Failing != FileLost || s.Failures[FileLost] != 1 {
+				t.Fatalf("%s, idle %v: %+v", row.name, idle, s)
 			}
 			wall.add(time.Minute)
 			noReceipt(t, l, 2)

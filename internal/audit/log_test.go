@@ -202,7 +202,7 @@ func TestManyWritersMakeOneChain(t *testing.T) {
 		if rep.Records != 2*workers*each+2 || rep.Incomplete != 0 || rep.Unasked != 0 {
 			t.Fatalf("%+v", rep)
 		}
-		if s.Records != 2*workers*each+1 || s.Commits > s.Records || s.Failures != 0 || s.Pending != 0 || s.Seq != rep.LastSeq-1 {
+		if s.Records != 2*workers*each+1 || s.Commits > s.Records || s.Failures != [Causes]int64{} || s.Pending != 0 || s.Seq != rep.LastSeq-1 {
 			t.Fatalf("%+v", s)
 		}
 	}

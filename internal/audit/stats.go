@@ -7,15 +7,53 @@ func commitBounds() [10]float64 {
 	return [...]float64{10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 1e-3, 5e-3, 25e-3, 100e-3, 1}
 }
 
+// Cause says in a word why the log takes no records. Err has the rest.
+type Cause uint8
+
+// The causes.
+const (
+	NoCause  Cause = iota // it takes them
+	NoRoom                // the disk or a limit is full
+	IOError               // a write, a sync or a look at the file failed
+	FileLost              // the file was deleted, replaced or written by others
+	Causes                // how many there are
+)
+
+// String returns the word, "" for NoCause.
+func (c Cause) String() string {
+	switch c {
+	case NoRoom:
+		return "no_room"
+	case IOError:
+		return "io_error"
+	case FileLost:
+		return "file_lost"
+	default:
+		return ""
+	}
+}
+
+func (o *outcome) cause() Cause {
+	switch {
+	case o.kind == gone:
+		return FileLost
+	case noRoom(o.err):
+		return NoRoom
+	default:
+		return IOError
+	}
+}
+
 // Stats is counts since Open.
 type Stats struct {
 	Seq      uint64 // of the last committed record
 	Records  int64  // committed
 	Bytes    int64
-	Commits  int64 // batches written
-	Failures int64 // batches that could not be
-	Pending  int   // callers that wait for a commit now
-	Dropped  int64 // batches that the copy on standard output missed
+	Commits  int64         // batches written
+	Failing  Cause         // why records are not taken now
+	Failures [Causes]int64 // :: Cause → batches that could not be written, and faults that were found without one
+	Pending  int           // callers that wait for a commit now
+	Dropped  int64         // batches that the copy on standard output missed
 
 	Checkpoint       uint64 // how many records the last checkpoint covers
 	Rotations        int64  // files that were begun because one was full
@@ -33,11 +71,7 @@ func (Stats) CommitBuckets() []float64 {
 }
 
 // observe counts one commit. Owned by Log.mu.
-func (s *Stats) observe(d time.Duration, err error) {
-	if err != nil {
-		s.Failures++
-		return
-	}
+func (s *Stats) observe(d time.Duration) {
 	s.Commits++
 	sec := d.Seconds()
 	s.CommitSeconds += sec
@@ -57,6 +91,7 @@ func (l *Log) Stats() Stats {
 	defer l.mu.Unlock()
 	s := l.stats
 	s.Seq = l.committed.seq
+	s.Failing = l.fault.cause
 	s.Pending = l.cur.waiters
 	if l.writing {
 		s.Pending++

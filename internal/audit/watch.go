@@ -145,8 +145,8 @@ func (l *Log) syncFailed(err error) error {
 	if l.sink.file == nil {
 		return nil // somebody else had trouble with it already
 	}
-	// Where f was rotated away meanwhile, that sync may have succeeded only
-	// because this one had the error: it must not go unsaid.
+	// Where the file was rotated away meanwhile, the sync before that may have
+	// succeeded only because this one had the error: it must not go unsaid.
 	l.fail(l.sink.broken(fmt.Errorf("syncing %s: %w", l.c.File, err)))
 	return l.fault.err
 }

@@ -5,20 +5,26 @@ import (
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/arpitcoder/aegrail-engine/internal/audit"
 )
 
 // asked collects what others count.
 type asked struct {
 	c Config
 
-	hits, misses, mints, size                            *prometheus.Desc
-	pending, commits, failures, records, bytes, drop, sq *prometheus.Desc
-	checkpoint, rotations, rotationFailures              *prometheus.Desc
-	anchored, anchorFailures, sunk, lag, sinkFailures    *prometheus.Desc
+	hits, misses, mints, size                         *prometheus.Desc
+	pending, commits, failures, failing               *prometheus.Desc
+	records, bytes, drop, sq                          *prometheus.Desc
+	checkpoint, rotations, rotationFailures           *prometheus.Desc
+	anchored, anchorFailures, sunk, lag, sinkFailures *prometheus.Desc
 }
 
 func newAsked(c Config) *asked {
 	desc := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
+	caused := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, []string{"cause"}, nil)
+	}
 	shipped := func(name, help string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, []string{"kind", "index"}, nil)
 	}
@@ -30,15 +36,16 @@ func newAsked(c Config) *asked {
 		size:     desc("aegrail_leaf_cache_size", "Certificates in the cache."),
 		pending:  desc("aegrail_audit_pending", "Callers that wait for a record to be committed."),
 		commits:  desc("aegrail_audit_commit_seconds", "Time to commit a batch of records."),
-		failures: desc("aegrail_audit_failures_total", "Batches of records that could not be committed."),
+		failures: caused("aegrail_audit_failures_total", "Batches of records that could not be committed, and files that were found lost."),
+		failing:  caused("aegrail_audit_failing", "1 while the log takes no records for this cause."),
 		records:  desc("aegrail_audit_records_total", "Records committed."),
 		bytes:    desc("aegrail_audit_bytes_total", "Bytes of records committed."),
 		drop:     desc("aegrail_audit_copy_dropped_total", "Batches that the copy on standard output missed."),
 		sq:       desc("aegrail_audit_seq", "Number of the last record committed."),
 
 		checkpoint:       desc("aegrail_audit_checkpoint_size", "Records that the newest checkpoint covers."),
-		rotations:        desc("aegrail_audit_rotations_total", "Files that were begun because one was full or old."),
-		rotationFailures: desc("aegrail_audit_rotation_failures_total", "Files that could not be begun; the log goes on in the one it has."),
+		rotations:        desc("aegrail_audit_rotations_total", "Files that were begun because one was full."),
+		rotationFailures: desc("aegrail_audit_rotation_failures_total", "Files that could not be begun."),
 
 		anchored:       shipped("aegrail_audit_anchor_acknowledged_size", "Records that the newest checkpoint at the anchor covers."),
 		anchorFailures: shipped("aegrail_audit_anchor_failures_total", "Attempts to bring a checkpoint to the anchor that failed."),
@@ -65,14 +72,21 @@ func (a *asked) Collect(ch chan<- prometheus.Metric) {
 	}
 	s := a.c.Audit()
 	send(a.pending, prometheus.GaugeValue, float64(s.Pending))
-	send(a.failures, prometheus.CounterValue, float64(s.Failures))
+	for cause := audit.NoCause + 1; cause < audit.Causes; cause++ {
+		failing := 0.
+		if s.Failing == cause {
+			failing = 1
+		}
+		ch <- prometheus.MustNewConstMetric(a.failures, prometheus.CounterValue, float64(s.Failures[cause]), cause.String())
+		ch <- prometheus.MustNewConstMetric(a.failing, prometheus.GaugeValue, failing, cause.String())
+	}
+	send(a.checkpoint, prometheus.GaugeValue, float64(s.Checkpoint))
+	send(a.rotations, prometheus.CounterValue, float64(s.Rotations))
+	send(a.rotationFailures, prometheus.CounterValue, float64(s.RotationFailures))
 	send(a.records, prometheus.CounterValue, float64(s.Records))
 	send(a.bytes, prometheus.CounterValue, float64(s.Bytes))
 	send(a.drop, prometheus.CounterValue, float64(s.Dropped))
 	send(a.sq, prometheus.GaugeValue, float64(s.Seq))
-	send(a.checkpoint, prometheus.GaugeValue, float64(s.Checkpoint))
-	send(a.rotations, prometheus.CounterValue, float64(s.Rotations))
-	send(a.rotationFailures, prometheus.CounterValue, float64(s.RotationFailures))
 	a.collectShipped(ch)
 	buckets, below := map[float64]uint64{}, uint64(0)
 	for i, bound := range s.CommitBuckets() {

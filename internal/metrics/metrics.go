@@ -16,9 +16,10 @@
 //	aegrail_handshakes_total{outcome}               TLS with clients
 //	aegrail_connections{kind}, aegrail_streams{kind}
 //	aegrail_leaf_cache_hits_total, …_misses_total, …_mints_total, aegrail_leaf_cache_size
-//	aegrail_audit_pending, aegrail_audit_commit_seconds, aegrail_audit_failures_total,
-//	aegrail_audit_records_total, aegrail_audit_copy_dropped_total, aegrail_audit_seq
-//	aegrail_audit_checkpoint_size, aegrail_audit_rotations_total, aegrail_audit_rotation_failures_total
+//	aegrail_audit_pending, aegrail_audit_commit_seconds, aegrail_audit_records_total
+//	aegrail_audit_failures_total{cause}, aegrail_audit_failing{cause}    no_room, io_error, file_lost
+//	aegrail_audit_copy_dropped_total, aegrail_audit_seq, aegrail_audit_checkpoint_size
+//	aegrail_audit_rotations_total, aegrail_audit_rotation_failures_total
 //	aegrail_audit_anchor_acknowledged_size{kind,index}, …_failures_total
 //	aegrail_audit_sink_acknowledged_seq{kind,index}, …_lag_records, …_failures_total
 //	aegrail_policy_info{revision}, aegrail_policy_reloads_total{result}

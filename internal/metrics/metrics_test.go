@@ -163,7 +163,10 @@ func TestWhatIsToldAndWhatIsAsked(t *testing.T) {
 		`aegrail_leaf_cache_size 2`,
 		`aegrail_audit_seq 2`,
 		`aegrail_audit_records_total 2`,
-		`aegrail_audit_failures_total 0`,
+		`aegrail_audit_failures_total{cause="no_room"} 0`,
+		`aegrail_audit_failing{cause="io_error"} 0`,
+		`aegrail_audit_rotations_total 0`,
+		`aegrail_audit_rotation_failures_total 0`,
 		`aegrail_audit_pending 0`,
 		`aegrail_audit_commit_seconds_count 2`,
 	)
@@ -178,17 +181,22 @@ func TestWhatIsToldAndWhatIsAsked(t *testing.T) {
 	}
 }
 
-func TestTheLogsFilesAndCheckpointsAreAsked(t *testing.T) {
-	m, err := New(Config{Audit: func() audit.Stats {
-		return audit.Stats{Checkpoint: 41, Rotations: 3, RotationFailures: 2}
-	}})
+func TestALogThatFailsNamesTheCause(t *testing.T) {
+	s := audit.Stats{Failing: audit.FileLost, Checkpoint: 7, Rotations: 2, RotationFailures: 1}
+	s.Failures[audit.NoRoom], s.Failures[audit.FileLost] = 3, 1
+	m, err := New(Config{Audit: func() audit.Stats { return s }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantLines(t, scrape(t, m),
-		`aegrail_audit_checkpoint_size 41`,
-		`aegrail_audit_rotations_total 3`,
-		`aegrail_audit_rotation_failures_total 2`,
+		`aegrail_audit_failures_total{cause="no_room"} 3`,
+		`aegrail_audit_failures_total{cause="io_error"} 0`,
+		`aegrail_audit_failures_total{cause="file_lost"} 1`,
+		`aegrail_audit_failing{cause="no_room"} 0`,
+		`aegrail_audit_failing{cause="file_lost"} 1`,
+		`aegrail_audit_checkpoint_size 7`,
+		`aegrail_audit_rotations_total 2`,
+		`aegrail_audit_rotation_failures_total 1`,
 	)
 }
 
