@@ -77,7 +77,7 @@ func Prove(files []string, seq uint64, o VerifyOptions) (*checkpoint.Proof, erro
 // Proven is what VerifyProof found.
 type Proven struct {
 	Seq           uint64 // of the record, from 1
-	Event, TS     string // of the record
+	Event, TS     string // of the record; what a terminal would act on is escaped
 	Checkpoint    checkpoint.Checkpoint
 	Authenticated bool // a key that was given signed the checkpoint
 }
@@ -115,7 +115,7 @@ func VerifyProof(files []string, proof []byte, o VerifyOptions) (Proven, error) 
 		err = p.Verify(&f.sum, found.Checkpoint)
 		switch {
 		case err == nil:
-			found.Event, found.TS = text(l.event), text(l.ts)
+			found.Event, found.TS = clean(text(l.event)), clean(text(l.ts))
 			return errStop
 		case l.seq != nil:
 			return err

@@ -191,7 +191,7 @@ func (s *sink) settle(f file, t *tail) error {
 	case t.first <= 1:
 		return fmt.Errorf("audit log %s begins anew, and there are segments of an earlier log, the last of them %s: put the missing file back, or name another one with --audit-file", s.path, newest.Name)
 	case t.segment != name:
-		return fmt.Errorf("audit log %s continues %s, and the last segment beside it is %s: files of two logs are mixed; put them apart, or name another file with --audit-file", s.path, t.segment, newest.Name)
+		return fmt.Errorf("audit log %s continues %s, and the last segment beside it is %s: files of two logs are mixed; put them apart, or name another file with --audit-file", s.path, clean(t.segment), newest.Name)
 	}
 	return nil
 }

@@ -141,7 +141,7 @@ func (e *Entry) row() string {
 	if e.Phase == "complete" {
 		what += "/end"
 	}
-	cols := []string{fmt.Sprintf("%6d %s %-12s %s", e.Seq, e.TS, what, clean(e.AgentIdentity))}
+	cols := []string{fmt.Sprintf("%6d %s %-12s %s", e.Seq, clean(e.TS), clean(what), clean(e.AgentIdentity))}
 	add := func(name, v string) {
 		if v != "" {
 			cols = append(cols, name+clean(v))

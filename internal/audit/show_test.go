@@ -127,6 +127,14 @@ func TestTheTableCannotDriveATerminal(t *testing.T) {
 	}
 }
 
+// TestNoFieldOfAForgedRecordCanDriveATerminal has what the engine never writes.
+func TestNoFieldOfAForgedRecordCanDriveATerminal(t *testing.T) {
+	log := strings.NewReplacer(`"egress_allowed"`, `"\u001b[2J"`, `"ts":"`, `"ts":"\u001b]0;`).Replace(record("s", `"seq":1`, "null")) + "\n"
+	if out := show(t, []byte(log), ShowOptions{}); strings.ContainsRune(out, 0x1b) {
+		t.Errorf("%q", out)
+	}
+}
+
 func TestReadStopsWhereItIsTold(t *testing.T) {
 	log := shownLog(t)
 	stop := errors.New("enough")
