@@ -153,7 +153,7 @@ func (a client) tunnel(conn net.Conn, c caseOf) (line string, ok bool) {
 // shake makes the TLS handshake. Whose certificate comes is not the question
 // here, so none is verified.
 func (a client) shake(conn net.Conn, c caseOf) (*tls.Conn, error) {
-	cfg := &tls.Config{InsecureSkipVerify: true, ServerName: c.expand(c.sni), NextProtos: []string{"http/1.1"}}
+	cfg := &tls.Config{InsecureSkipVerify: true, ServerName: c.expand(c.sni), NextProtos: []string{"http/1.1"}, CurvePreferences: []tls.CurveID{tls.X25519}}
 	switch c.sni {
 	case "":
 		cfg.ServerName = c.name()
@@ -173,10 +173,8 @@ func (a client) shake(conn net.Conn, c caseOf) (*tls.Conn, error) {
 	case "pieces":
 		conn = &inPieces{Conn: conn, cut: everyByte}
 	case "segments":
-		cfg.CurvePreferences = []tls.CurveID{tls.X25519} // a short hello
 		conn = &inPieces{Conn: conn, cut: c.inSegments}
 	case "records":
-		cfg.CurvePreferences = []tls.CurveID{tls.X25519}
 		conn = &inPieces{Conn: conn, cut: c.inRecords}
 	}
 	tc := tls.Client(conn, cfg)

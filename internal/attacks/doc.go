@@ -21,6 +21,17 @@
 // however connections are pooled and whenever they come. Rows run eight at a
 // time and are judged when all is quiet.
 //
+// # Generated cases
+//
+// Thousands more (generate.go) go to the engine alone: every odd byte at every
+// place of each framing field, every byte in paths, hosts and names, spellings
+// of chunk sizes, pairs of requests, combinations of pseudo fields, header
+// blocks and ClientHellos cut at every byte. The oracle is one for all: nothing
+// arrives, or what was sent arrives with one reading, allowed by the policy and
+// named by the log. Then every distinct stream of bytes that the engine sent is
+// replayed to Go's, nginx's, Node's and h11's parsers, and all must read the
+// same requests, paths and bodies in it.
+//
 // # What the policy is
 //
 // POST /v1/chat/completions and GET below /files/ at the hosts of class api,
@@ -36,8 +47,9 @@
 // connection itself, as if redirected. What a proxy cannot express is n/a.
 //
 // The engine is put together from the product's packages as its program does
-// it, but for that DNS and for the number of refusals that are written one by
-// one.
+// it, but for that DNS, and for three limits that a run with thousands of names
+// from one address would meet: mints a second, connections of a client, and
+// refusals that are written one by one. Floods meet them as they are shipped.
 //
 // # What it is not
 //

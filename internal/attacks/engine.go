@@ -69,21 +69,23 @@ func enginePeer(version string) proxy {
 }
 
 // serveEngine is what this program is with -role aegrail-engine.
-func serveEngine(keysDir, dir, addr string) error {
+func serveEngine(o options) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	ln, err := net.Listen("tcp4", addr)
+	ln, err := net.Listen("tcp4", o.listen)
 	if err != nil {
 		return err
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	log, err := audit.Open(audit.Config{File: filepath.Join(dir, auditName), Identity: "attacks", Logger: logger,
-		// Each refusal a record of its own: the run looks for each.
-		Refusals: audit.RefusalLimits{First: 1_000_000, Rate: 1_000_000, Burst: 1_000_000}})
+	logging := audit.Config{File: filepath.Join(o.dir, auditName), Identity: "attacks", Logger: logger}
+	if !o.shipped {
+		logging.Refusals = audit.RefusalLimits{First: 1_000_000, Rate: 1_000_000, Burst: 1_000_000} // each a record of its own
+	}
+	log, err := audit.Open(logging)
 	if err != nil {
 		return err
 	}
-	cfg, client, err := assemble(keysDir, dir, addr, log, logger)
+	cfg, client, err := assemble(o, log, logger)
 	if err != nil {
 		return errors.Join(err, log.Close())
 	}
@@ -91,7 +93,7 @@ func serveEngine(keysDir, dir, addr string) error {
 	if err != nil {
 		return errors.Join(err, log.Close())
 	}
-	closeStats, err := serveStats(filepath.Join(dir, statsName))
+	closeStats, err := serveStats(filepath.Join(o.dir, statsName))
 	if err != nil {
 		return errors.Join(err, log.Close())
 	}
@@ -107,9 +109,9 @@ func serveEngine(keysDir, dir, addr string) error {
 }
 
 // assemble makes the engine's parts from the run's files.
-func assemble(keysDir, dir, addr string, log *audit.Log, logger *slog.Logger) (aegrail.Config, *aegrailup.Client, error) {
+func assemble(o options, log *audit.Log, logger *slog.Logger) (aegrail.Config, *aegrailup.Client, error) {
 	var cfg aegrail.Config
-	text, err := os.ReadFile(filepath.Join(dir, policyName))
+	text, err := os.ReadFile(filepath.Join(o.dir, policyName))
 	if err != nil {
 		return cfg, nil, err
 	}
@@ -121,23 +123,27 @@ func assemble(keysDir, dir, addr string, log *audit.Log, logger *slog.Logger) (a
 	if err != nil {
 		return cfg, nil, err
 	}
-	ca, err := certs.LoadDir(filepath.Join(keysDir, caDir), time.Now())
+	ca, err := certs.LoadDir(filepath.Join(o.keys, caDir), time.Now())
 	if err != nil {
 		return cfg, nil, err
 	}
-	leaves, err := certs.NewStore(ca, certs.StoreOptions{Now: time.Now})
+	minting := certs.StoreOptions{Now: time.Now}
+	if !o.shipped {
+		minting.MintRate, minting.MintBurst = 1e6, 1e6 // every case has a name of its own
+	}
+	leaves, err := certs.NewStore(ca, minting)
 	if err != nil {
 		return cfg, nil, err
 	}
-	roots, err := rootsOf(keysDir)
+	roots, err := rootsOf(o.keys)
 	if err != nil {
 		return cfg, nil, err
 	}
-	dns, err := newLookups(dir)
+	dns, err := newLookups(o.dir)
 	if err != nil {
 		return cfg, nil, err
 	}
-	client, err := aegrailup.New(aegrailup.Config{Resolver: dns, Roots: roots, Own: []netip.AddrPort{netip.MustParseAddrPort(addr)}, Logger: logger})
+	client, err := aegrailup.New(aegrailup.Config{Resolver: dns, Roots: roots, Own: []netip.AddrPort{netip.MustParseAddrPort(o.listen)}, Logger: logger})
 	if err != nil {
 		return cfg, nil, err
 	}
@@ -152,7 +158,9 @@ func assemble(keysDir, dir, addr string, log *audit.Log, logger *slog.Logger) (a
 	cfg = aegrail.Config{
 		Policy: new(aegrail.PolicySource), Log: log, Leaves: leaves, Upstream: client, Quota: quotas,
 		Identify: identity.Fixed(identity.Principal{AgentIdentity: "attacks"}), Metrics: counters, Logger: logger,
-		Limits: aegrail.Limits{ConnectionsPerClient: 16384}, // every attacker here has one address
+	}
+	if !o.shipped {
+		cfg.Limits.ConnectionsPerClient = 16384 // every attacker here has one address
 	}
 	cfg.Policy.Store(set)
 	return cfg, client, err

@@ -89,7 +89,7 @@ func (j judge) requests(c caseOf, arrived []request, got got) finding {
 		may[i] = c.expand(m)
 	}
 	if c.want == either || c.sent > 0 && c.want == exactly {
-		f := j.generated(c, whole, len(arrived))
+		f := j.generated(c, whole, len(arrived), got)
 		f.arrived = len(whole)
 		return f
 	}
@@ -111,14 +111,14 @@ func (j judge) requests(c caseOf, arrived []request, got got) finding {
 
 // generated judges a case that has no outcome of its own. What was allowed was
 // looked at before.
-func (j judge) generated(c caseOf, whole []string, arrived int) finding {
+func (j judge) generated(c caseOf, whole []string, arrived int, got got) finding {
 	switch {
 	case len(whole) > c.sent:
 		return finding{verdict: through, why: fmt.Sprintf("of %d requests %d arrived: %.80q", c.sent, len(whole), strings.Join(whole, ", "))}
 	case arrived > len(whole) && !c.body:
 		return finding{verdict: through, why: "a request was begun at the upstream and never ended"}
 	case c.want == exactly && len(whole) != len(c.may):
-		return finding{verdict: refused, why: "what is allowed did not arrive"}
+		return finding{verdict: refused, why: "what is allowed did not arrive; the client got " + got.String()}
 	}
 	return finding{}
 }

@@ -199,6 +199,9 @@ func (l *lab) verdicts(r *running, cases []caseOf, gots []got, errs []error, too
 			res.findings[i] = finding{verdict: notApplicable, why: needHTTP2.String()}
 		case errs[i] != nil:
 			res.findings[i] = finding{verdict: failed, why: errs[i].Error()}
+		case r.name == engineName && gots[i].handshake != nil && c.sni == "" && (c.alpn == "" || c.alpn == "-"):
+			// It was refused before there was anything to refuse.
+			res.findings[i] = finding{verdict: failed, why: gots[i].String()}
 		default:
 			c.self = r.addr
 			res.findings[i] = j.of(c, seen[c.n], gots[i])

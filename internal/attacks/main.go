@@ -25,9 +25,11 @@ func main() {
 type options struct {
 	peers, only, out string
 	verbose          bool
+	generated        bool
 	role, dir        string
 	listen, keys     string
 	upstream         string
+	shipped          bool
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -37,12 +39,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f.StringVar(&o.peers, "peers", "", "peers whose name matches this `regexp`; \"none\" for the engine alone")
 	f.StringVar(&o.only, "only", "", "rows whose id and words match this `regexp`")
 	f.StringVar(&o.out, "o", "", "write the table to `FILE`")
+	f.BoolVar(&o.generated, "generated", true, "the generated cases too, unless -only is given")
 	f.BoolVar(&o.verbose, "v", false, "print every row with its verdict and reason")
 	f.StringVar(&o.role, "role", "", "be the proxy `NAME`; the harness starts itself so")
 	f.StringVar(&o.dir, "dir", "", "with -role: where its own files are")
 	f.StringVar(&o.listen, "listen", "", "with -role: address to listen on")
 	f.StringVar(&o.keys, "keys", "", "with -role: where the keys are")
 	f.StringVar(&o.upstream, "upstream", "", "with -role: the upstream's port")
+	f.BoolVar(&o.shipped, "shipped", false, "with -role: the engine's limits as they are shipped")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -55,7 +59,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 func serveRole(o options) error {
 	switch o.role {
 	case engineName:
-		return serveEngine(o.keys, o.dir, o.listen)
+		return serveEngine(o)
 	case goproxyName:
 		return serveGoproxy(o)
 	case martianName:
@@ -101,12 +105,20 @@ func attackAll(ctx context.Context, o options, stdout, stderr io.Writer) (err er
 		all = append(all, res)
 		res.print(stdout, cases, o.verbose)
 	}
+	var more *generatedRun
+	if o.generated && o.only == "" {
+		fmt.Fprintln(stderr, "generated cases")
+		if more, err = l.attackGenerated(ctx); err != nil {
+			return err
+		}
+		more.print(stdout)
+	}
 	if o.out != "" {
-		if err := os.WriteFile(o.out, report(cases, all, missing), 0o644); err != nil {
+		if err := os.WriteFile(o.out, report(cases, all, more, missing), 0o644); err != nil {
 			return err
 		}
 	}
-	if len(all[0].unmet(cases)) > 0 {
+	if len(all[0].unmet(cases)) > 0 || more != nil && len(more.unmet) > 0 {
 		return errThrough
 	}
 	return nil

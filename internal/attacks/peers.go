@@ -75,8 +75,3 @@ func debian(ctx context.Context, program, pkg string, ask ...string) (path, vers
 	}
 	return path, string(regexp.MustCompile(`\d+\.\d+(\.\d+)?\S*`).Find(out)), nil
 }
-
-func lastLine(out []byte) string {
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	return lines[len(lines)-1]
-}

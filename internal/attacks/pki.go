@@ -23,9 +23,9 @@ import (
 // Files of the run's directory, as the proxies read them.
 const (
 	rootFile   = "origin-root.pem"
-	caDir      = "ca" // tls.crt, tls.key and ca.crt of the authority that intercepts
-	caPairFile = "ca-pair.pem"
-	ecPairFile = "ca-pair-ec.pem" // for goproxy, which makes a key of its authority's kind for each host
+	caDir      = "ca"             // tls.crt, tls.key and ca.crt of the engine's authority
+	ecPairFile = "ca-pair-ec.pem" // the same for goproxy, which makes a key of its authority's kind for each host
+	caPairFile = "ca-pair.pem"    // the other proxies' authority
 	bootFile   = "boot.pem"       // what HAProxy shows before it has generated a certificate
 )
 
@@ -44,8 +44,7 @@ type keys struct {
 	bad  map[string]*tls.Config // :: "T1 expired" → an upstream that must not be trusted
 }
 
-// makeKeys writes the files of the run. The authority has an RSA key since
-// gomitmproxy can sign with no other; goproxy alone has one of its own.
+// makeKeys writes the files of the run.
 func makeKeys(dir string) (k keys, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -68,22 +67,7 @@ func makeKeys(dir string) (k keys, err error) {
 	if err := os.WriteFile(filepath.Join(dir, rootFile), root.PEM, 0o644); err != nil {
 		return k, err
 	}
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		return k, err
-	}
-	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return k, err
-	}
-	ec, _, err := newAuthority(ecKey)
-	if err != nil {
-		return k, err
-	}
-	if err := os.WriteFile(filepath.Join(dir, ecPairFile), ec, 0o644); err != nil {
-		return k, err
-	}
-	return k, writeAuthority(dir, rsaKey)
+	return k, writeAuthorities(dir)
 }
 
 // newAuthority makes an intercepting authority's certificate and key as PEM, and
@@ -115,21 +99,36 @@ func newAuthority(key crypto.Signer) (pair, boot []byte, err error) {
 	return append(block("CERTIFICATE", der), private...), append(block("CERTIFICATE", served), private...), nil
 }
 
-// writeAuthority writes the authority that intercepts, in every form that a
-// proxy wants it in. The files can be read by all, since Squid gives up root.
-func writeAuthority(dir string, key crypto.Signer) error {
-	pair, boot, err := newAuthority(key)
+// writeAuthorities writes the authorities that intercept, in every form that a
+// proxy wants one in: with an ECDSA key where the proxy can use it, since it
+// mints for every row, and with an RSA key for gomitmproxy, which can sign with
+// no other, and for what is not ours to change. The files can be read by all,
+// since Squid gives up root.
+func writeAuthorities(dir string) error {
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
 	}
-	first, private := pem.Decode(pair)
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return err
+	}
+	ec, _, err := newAuthority(ecKey)
+	if err != nil {
+		return err
+	}
+	pair, boot, err := newAuthority(rsaKey)
+	if err != nil {
+		return err
+	}
+	first, private := pem.Decode(ec)
 	cert := pem.EncodeToMemory(first)
 	if err := os.MkdirAll(filepath.Join(dir, caDir), 0o755); err != nil {
 		return err
 	}
 	for name, data := range map[string][]byte{
 		filepath.Join(caDir, "tls.crt"): cert, filepath.Join(caDir, "tls.key"): private, filepath.Join(caDir, "ca.crt"): cert,
-		caPairFile: pair, bootFile: boot,
+		ecPairFile: ec, caPairFile: pair, bootFile: boot,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 			return err

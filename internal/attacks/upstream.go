@@ -175,7 +175,7 @@ func (u *upstream) serve(c net.Conn, inside bool) {
 		if bad := u.bad[seen.n]; bad != nil {
 			return bad, nil
 		}
-		return &tls.Config{Certificates: []tls.Certificate{u.good}, NextProtos: u.protocol}, nil
+		return &tls.Config{Certificates: []tls.Certificate{u.good}, NextProtos: u.protocol, CurvePreferences: []tls.CurveID{tls.X25519}}, nil
 	}})
 	if tc.Handshake() != nil {
 		return
