@@ -90,7 +90,9 @@
 // become the ones above, a number with a point or an exponent becomes a double
 // and is printed as above, -0 becomes 0, another integer stays as it is. Verify
 // says how many such lines there were, and Open continues a file that begins
-// with them without changing them. What the library cannot write as it hashed
+// with them without changing them. A checkpoint,
+// frontier or segment in the payload of such a record is the agent's own word and
+// none of those below. What the library cannot write as it hashed
 // it (NaN, infinities, dates, keys that are not strings) it cannot verify
 // either.
 //

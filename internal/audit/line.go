@@ -30,7 +30,7 @@ type line struct {
 	cut, resume                          int    // the hash covers [0,cut) and [resume,end)
 
 	seq, phase, id, clockJump             []byte // members of the payload, JSON values; nil where absent
-	reason, checkpoint, frontier, segment []byte // … of the log's own records
+	reason, checkpoint, frontier, segment []byte // … of the log's own records; nil without seq
 }
 
 // parse takes b, a line without its newline, apart. The views in l alias b.
@@ -72,6 +72,9 @@ func (l *line) parse(b []byte) error {
 		return fmt.Errorf("column %d: more than the ten keys of a record, or text behind it", s.i+1)
 	case !isHash(l.hash):
 		return errors.New("event_hash is not 64 lower-case hex digits")
+	}
+	if l.seq == nil { // the library's: what its payload says is its own affair
+		l.reason, l.checkpoint, l.frontier, l.segment = nil, nil, nil, nil
 	}
 	if string(l.prev) == "null" {
 		l.prev = nil

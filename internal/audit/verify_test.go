@@ -288,3 +288,16 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	}
 }
+
+// TestWordsOfTheLibrarysPayloadAreItsOwn has an agent that saves checkpoints of
+// its own kind.
+func TestWordsOfTheLibrarysPayloadAreItsOwn(t *testing.T) {
+	first := record("s", `"checkpoint":"step-3","frontier":[],"reason":"segment","segment":"a"`, "null")
+	file := write(t, logFile(t), []byte(first+"\n"+record("s", `"checkpoint":{"step":4},"frontier":"x"`, hashOf(first))+"\n"))
+	l := open(t, Config{File: file, Key: key(signer(t))})
+	mustDecide(t, l, 1)
+	closeLog(t, l)
+	if rep := verified(t, file); rep.Checkpoints != 2 || rep.FirstSeq != 1 {
+		t.Errorf("%+v", rep)
+	}
+}

@@ -77,14 +77,15 @@ class Chain:
         want = record.pop("event_hash")
         body = json.dumps(record, sort_keys=True, separators=(",", ":"))
         assert sha256(body.encode()).hexdigest() == want, "hash"
-        if self.count == 0 and payload.get("reason") == "segment":
+        ours = payload if "seq" in payload else {}
+        if self.count == 0 and ours.get("reason") == "segment":
             self.tree.restore(payload["seq"] - 1, payload["frontier"])
         else:
             assert record["prev_hash"] == self.prev, "chain"
-        assert payload.get("seq", self.tree.size() + 1) == self.tree.size() + 1, "seq"
-        assert payload.get("frontier", self.tree.frontier()) == self.tree.frontier(), "frontier"
-        if "checkpoint" in payload:
-            _, size, root, *_ = payload["checkpoint"].split("\n")
+        assert ours.get("seq", self.tree.size() + 1) == self.tree.size() + 1, "seq"
+        assert ours.get("frontier", self.tree.frontier()) == self.tree.frontier(), "frontier"
+        if "checkpoint" in ours:
+            _, size, root, *_ = ours["checkpoint"].split("\n")
             assert int(size) == self.tree.size() and base64.b64decode(root) == self.tree.root(), "checkpoint"
         assert record["principal"] == record["agent_identity"] + "@" + record["session_id"], "principal"
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", record["ts"]), "ts"
