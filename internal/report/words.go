@@ -122,6 +122,9 @@ func formWords() map[string]string {
 
 func nameWords() map[string]string {
 	return map[string]string{
+		"dns_name_denied":    "a redirected program asked for the address of a name that no rule could allow",
+		"dns_type_denied":    "a redirected program asked DNS for something other than an address",
+		"dns_bad_query":      "what came to the DNS port is no question that is answered",
 		"name_mismatch":      "CONNECT target, SNI and Host are not one name",
 		"no_sni":             "a ClientHello without a server name",
 		"ech_in_passthrough": "an encrypted server name where only the name is judged",
