@@ -22,9 +22,10 @@ const keySuffix = ".key"
 // which is made if it is not there, or one for this process alone where file
 // is empty.
 //
-// A key beside the log protects from who can change the log and not read the
-// key, and whoever has neither. Only an anchor elsewhere shows what somebody
-// did who has both.
+// A key beside the log protects what it has signed from who can change the log
+// and not read the key. What they change while no engine runs is signed at the
+// next start, and verify says so. Only an anchor elsewhere shows what somebody did
+// who has both.
 func auditSigner(file string, logger *slog.Logger) (*checkpoint.Signer, error) {
 	if file == "" {
 		private, err := newAuditKey()

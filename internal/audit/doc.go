@@ -174,8 +174,11 @@
 // A reader without the verifier key, or who has it from where the log came from,
 // learns that the log is consistent: whoever could rewrite it could sign it
 // anew. With a key from elsewhere, records below the last checkpoint are those
-// the engine wrote. With a checkpoint that was kept elsewhere (an anchor) a log
-// that ends before it was cut, and one with another root was rewritten.
+// the engine wrote, or found in the file when it started: Verify says which of
+// them were not signed then. A crash leaves those of the last seconds so, and a
+// file that was written anew while no engine ran is so from its beginning. With a
+// checkpoint that was kept elsewhere (an anchor) a log that ends before it was
+// cut, and one with another root was rewritten.
 //
 // Prove takes a record out of the log with a proof that it was in it, which
 // stands by itself: package checkpoint has its format, VerifyProof checks it.

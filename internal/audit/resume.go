@@ -104,12 +104,16 @@ func (s *sink) examine(f file, now time.Time) (*tail, error) {
 	f.evict()
 	chain, t := newFollower(), &tail{}
 	chain.keys = s.keys
+	signed := uint64(0) // how many records our key has signed for, with the record that says so
 	ts := make([]byte, 0, len(timeLayout))
 	t.size, err = eachLine(s.path, io.NewSectionReader(f, 0, st.size), func(b []byte) error {
 		if err := chain.next(b); err != nil {
 			return err
 		}
 		ts = append(ts[:0], chain.line.ts...)
+		if chain.line.checkpoint != nil && chain.signed {
+			signed = chain.seq
+		}
 		if chain.records == 1 {
 			t.began = parseTime(ts)
 			if h, err := headerOf(&chain.line); err == nil {
@@ -136,6 +140,10 @@ func (s *sink) examine(f file, now time.Time) (*tail, error) {
 	if a := s.anchored; a != nil && a.Size > chain.seq {
 		return nil, fmt.Errorf("audit log %s ends with record %d, and its anchor says that there were %d at %s: its end was cut off, or it was replaced; keep the file as evidence and name a new one with --audit-file and a new anchor",
 			s.path, chain.seq, a.Size, a.Time.UTC().Format(timeLayout))
+	}
+	if len(s.keys.Keys()) > 0 && signed < chain.seq {
+		s.logger.Warn("the audit log ends with records that its key has not signed, and they are continued as they are: a crash leaves the last few so, and so does whoever writes the file meanwhile; see that its anchor agrees (audit verify --anchor)",
+			"file", s.path, "first_seq", signed+1, "last_seq", chain.seq)
 	}
 	t.chainState, t.first, t.segment, t.last = chain.chainState, chain.first, chain.segment, parseTime(ts)
 	return t, nil

@@ -69,6 +69,8 @@ type verifier struct {
 	offset  int64               // behind the last of those
 	read    int64               // bytes of all files, as they are on disk
 	session string              // of the last line
+	began   uint64              // seq of its first record
+	known   uint64              // records up to the last checkpoint that a given key signed, and that
 	open    map[string]struct{} // :: id of an allowed request → no completion yet
 	ts      []byte              // of the last line
 
@@ -152,7 +154,7 @@ func (v *verifier) line(b []byte) error {
 	}
 	if string(l.session) != v.session {
 		v.settle()
-		v.session = string(l.session)
+		v.session, v.began = string(l.session), v.chain.seq
 		r.Sessions++
 	}
 	v.follow(l)
@@ -198,6 +200,7 @@ func (v *verifier) checkpoint(l *line) error {
 	switch {
 	case v.chain.signed:
 		r.Signed++
+		v.found()
 		v.covered(c.Size, r.CheckpointTime)
 	case v.stray == "":
 		v.stray = fmt.Sprintf("%s: line %d: the checkpoint of %s over %d records", v.name, v.lines+1, c.Origin, c.Size)
@@ -206,6 +209,19 @@ func (v *verifier) checkpoint(l *line) error {
 		return v.proving.covered([]byte(stringOf(l.checkpoint)))
 	}
 	return nil
+}
+
+// found notes what stands before the session that signs here and was not signed
+// before it began: its engine can only say that it found that. A session's id
+// cannot be guessed, so nobody writes for it ahead of time.
+func (v *verifier) found() {
+	r, first, last := &v.report, v.known+1, v.began-1
+	if r.Records > 1 && last >= first { // a header at the very front signs for files that were not given
+		if r.Found += last - first + 1; r.FoundLast == 0 {
+			r.FoundFirst, r.FoundLast = first, last
+		}
+	}
+	v.known = v.chain.seq // with the record of the checkpoint, if it stands there
 }
 
 // keyed reports whether keys were given.

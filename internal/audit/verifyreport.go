@@ -59,6 +59,11 @@ type Report struct {
 	Authenticated bool
 	Covered       uint64
 	CoveredTime   string
+
+	// Found is how many of those no given key had signed when the next session
+	// began: behind a crash, those since the last checkpoint. They are as that
+	// engine found them. FoundFirst and FoundLast are the first of them in a row.
+	Found, FoundFirst, FoundLast uint64
 }
 
 // Write renders r for people.
@@ -129,6 +134,12 @@ func (r *Report) writeCheckpoints(b *strings.Builder) {
 			b.WriteString("\nnothing stands behind them but that checkpoint")
 		case n > 0:
 			fmt.Fprintf(b, "\nnot covered yet: %d records behind them, which whoever can write the file could have changed", n)
+		}
+		if r.Found > 0 {
+			fmt.Fprintf(b, "\nsigned as they were found: records %d to %d stood in the file when an engine started, and no key that was given had signed them; whoever could write the file until then could have changed them", r.FoundFirst, r.FoundLast)
+			if n := r.Found - (r.FoundLast - r.FoundFirst + 1); n > 0 {
+				fmt.Fprintf(b, ", and %d more at later starts", n)
+			}
 		}
 	case r.Checkpoints > 0:
 		b.WriteString("\nunauthenticated: no key was given to check the checkpoints with (--key); whoever can write the file could have signed it anew")

@@ -52,6 +52,11 @@ func (r *Report) cautions() (out []para) {
 	case p.Authenticated && behind == 1 && p.CheckpointSize == p.Covered: // that checkpoint's own record
 	case p.Authenticated && behind > 0:
 		out = append(out, say("NOT SIGNED YET: "+plural(behind, "record")+" behind the last signed checkpoint. Whoever can write the files could have changed them, or cut them off."))
+	}
+	switch {
+	case p.Found > 0:
+		out = append(out, say(fmt.Sprintf("SIGNED AS FOUND: "+plural(int64(p.Found), "record")+", the first of them %d to %d, stood in the log unsigned when an engine started and went on from them. ", p.FoundFirst, p.FoundLast)+
+			"A crash leaves the last few so. Whoever could write the files until then could have changed them."))
 	case p.Authenticated:
 	case p.Checkpoints > 0:
 		out = append(out, say("UNAUTHENTICATED: the log has "+plural(p.Checkpoints, "checkpoint")+", and no key to check their signatures with was given. "+

@@ -188,6 +188,10 @@ func TestTheTopSaysHowFarTheLogIsProven(t *testing.T) {
 		"all signed":        {audit.Report{Records: 9, Authenticated: true, Covered: 8, CheckpointSize: 8, CoveredTime: "2026"}, []string{"AUTHENTICATED: a key that was given signed the records 1 to 8, at `2026`"}, []string{unauthenticated, "NOT SIGNED"}},
 		"signed but an end": {audit.Report{Records: 9, Authenticated: true, Covered: 5, CheckpointSize: 7}, []string{"NOT SIGNED YET: 4 records"}, []string{unauthenticated}},
 		"signed to its end": {audit.Report{Records: 9, Authenticated: true, Covered: 9}, nil, []string{unauthenticated, "NOT SIGNED"}},
+		"signed as found": {
+			audit.Report{Records: 9, Authenticated: true, Covered: 8, CheckpointSize: 8, Found: 3, FoundFirst: 1, FoundLast: 2},
+			[]string{"SIGNED AS FOUND: 3 records, the first of them 1 to 2,"}, []string{unauthenticated, "NOT SIGNED"},
+		},
 		"later segments": {
 			audit.Report{Records: 9, Before: 90, Authenticated: true, Covered: 98, CheckpointSize: 98},
 			[]string{"INCOMPLETE: the records 1 to 90 are in earlier files"},
