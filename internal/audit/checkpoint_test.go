@@ -196,6 +196,34 @@ func TestL07AFileThatWasWrittenAnewIsNotContinued(t *testing.T) {
 }
 
 // unhex decodes a hash.
+// TestL07AHeaderDoesNotStepOverTheAnchor has a file in the log's place that
+// claims to begin where the anchor does not reach any more.
+func TestL07AHeaderDoesNotStepOverTheAnchor(t *testing.T) {
+	s, file := signer(t), logFile(t)
+	var out published
+	l := open(t, Config{File: file, Key: key(s), OnCheckpoint: out.take})
+	anchored := out.opened(t, s)[0]
+	closeLog(t, l)
+	for whose, k := range map[string]*checkpoint.Signer{"somebody's": signer(t), "the log's": s} {
+		file := logFile(t)
+		c := Config{File: file, Key: key(k), Rotate: Rotation{Size: 4 << 10}}
+		forged := open(t, c)
+		requests(t, forged, 1, 20)
+		closeLog(t, forged)
+		for _, name := range files(t, file)[:len(files(t, file))-1] {
+			check(t, os.Remove(name))
+		}
+		c.Key, c.Anchored = key(s), &anchored
+		l, err := Open(c)
+		if whose == "the log's" { // an anchor that was away while the log went on
+			check(t, err)
+			closeLog(t, l)
+			continue
+		}
+		wantErr(t, err, "line 1", "the anchor knows of 1", "name a new one with --audit-file")
+	}
+}
+
 func unhex(t testing.TB, s string) (h checkpoint.Hash) {
 	t.Helper()
 	if n, err := hex.Decode(h[:], []byte(s)); err != nil || n != len(h) {

@@ -114,6 +114,9 @@ func (s *sink) examine(f file, now time.Time) (*tail, error) {
 		if chain.line.checkpoint != nil && chain.signed {
 			signed = chain.seq
 		}
+		if a := s.anchored; a != nil && a.Size+1 < chain.first && signed < chain.first {
+			return fmt.Errorf("the file begins with record %d, the anchor knows of %d, and the log's key has not signed what is between", chain.first, a.Size)
+		}
 		if chain.records == 1 {
 			t.began = parseTime(ts)
 			if h, err := headerOf(&chain.line); err == nil {
