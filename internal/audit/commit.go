@@ -166,7 +166,6 @@ func (l *Log) lead() {
 	}
 	b.done = true
 	b.cond.Broadcast()
-	l.release(b)
 }
 
 // gather lets every goroutine that can run do so before the batch is closed.
