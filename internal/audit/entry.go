@@ -8,6 +8,7 @@ import (
 	"math"
 	"strconv"
 	"time"
+	"unicode/utf16"
 )
 
 // Entry is a record as it was read back: what Record was written from. Strings
@@ -267,13 +268,24 @@ func (e *Entry) setAgent(key string, v []byte) {
 }
 
 // JSON returns the entry as one flat JSON object, for programs that want no
-// payload in a payload. It is not the record: that is Raw.
+// payload in a payload, in ASCII: a terminal takes some characters that are no
+// ASCII for commands. It is not the record: that is Raw.
 func (e *Entry) JSON() ([]byte, error) {
 	b, err := json.Marshal(e)
 	if err != nil {
 		return nil, fmt.Errorf("record %d: %w", e.Seq, err)
 	}
-	return b, nil
+	out := make([]byte, 0, len(b))
+	for _, r := range string(b) { // json.Marshal has made it UTF-8, and non-ASCII stands in strings alone
+		if r < 0x7f {
+			out = append(out, byte(r))
+			continue
+		}
+		for _, u := range utf16.AppendRune(nil, r) {
+			out = appendUnit(out, u)
+		}
+	}
+	return out, nil
 }
 
 // text returns what a string's contents say.

@@ -133,6 +133,14 @@ func TestNoFieldOfAForgedRecordCanDriveATerminal(t *testing.T) {
 	if out := show(t, []byte(log), ShowOptions{}); strings.ContainsRune(out, 0x1b) {
 		t.Errorf("%q", out)
 	}
+	const hostile = "\u009b2J\u202e\x7f\U0001f600"
+	e := decoded(t, &Record{Event: EgressDenied, Host: hostile})
+	b, err := e.JSON()
+	check(t, err)
+	e = Entry{}
+	if err := json.Unmarshal(b, &e); err != nil || e.Host != hostile || strings.ContainsFunc(string(b), func(r rune) bool { return r < ' ' || r > '~' }) {
+		t.Errorf("%q, %v", b, err)
+	}
 }
 
 func TestReadStopsWhereItIsTold(t *testing.T) {
