@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/checkpoint"
 )
 
 // The rules of this file are: a record is encoded under Log.mu, so that chain
@@ -302,6 +304,11 @@ func (l *Log) mend() error {
 		return l.fault.err
 	}
 	l.fault.tried = now
+	if l.published != nil { // the disk had what was published; less of it is not continued
+		if c, _, err := checkpoint.Open(l.published, checkpoint.Verifiers{}); err == nil {
+			l.sink.anchored = &c
+		}
+	}
 	want := l.committed
 	if l.fault.kind == broken {
 		want = chainState{}

@@ -149,6 +149,28 @@ func TestL04RecordsThatTheDiskLostAreNamed(t *testing.T) {
 	recovered(t, l, file, 2, "records 3 to 3 were taken and are not on the disk")
 }
 
+// TestL04ADiskThatLostWhatWasPublishedIsNotContinued has a file come back shorter
+// than a checkpoint that others have: to go on would be to sign another past.
+func TestL04ADiskThatLostWhatWasPublishedIsNotContinued(t *testing.T) {
+	wall, file, fsys := newClock(), logFile(t), &faultFS{}
+	l := open(t, Config{File: file, Now: wall.now, Key: key(signer(t)), fs: fsys})
+	requests(t, l, 1, 3)
+	l.checkpointTick()
+	all := contents(t, file)
+	requests(t, l, 10, 1) // not synced yet
+	fsys.set(func(f *faultFS) { f.write = func([]byte) (int, error) { return 0, syscall.EIO } })
+	wantErr(t, noReceipt(t, l, 20), "input/output error")
+	fsys.set(func(f *faultFS) { f.write = nil })
+	wall.add(mendEvery)
+	write(t, file, all[:bytes.IndexByte(all, '\n')+1])
+	wantErr(t, noReceipt(t, l, 21), "input/output error")
+	wall.add(mendEvery)
+	write(t, file, all)
+	mustDecide(t, l, 22)
+	closeLog(t, l)
+	verified(t, file)
+}
+
 func TestL04AReadOnlyFileSystem(t *testing.T) {
 	l, fs, wall, file := faulty(t, Written)
 	fs.set(func(f *faultFS) {

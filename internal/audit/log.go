@@ -118,6 +118,7 @@ type Log struct {
 	stats     Stats
 	wanted    bool // the next batch ends with a checkpoint
 	unsynced  *unsynced
+	published []byte // the last note that was handed on
 
 	checkpoints sync.Mutex // held while one is made; before mu
 	announced   *copier

@@ -90,7 +90,7 @@ func (l *Log) noted(b *batch) {
 // publish hands on a checkpoint, and with it the promise that all it covers is
 // on the disk. Called with mu held.
 func (l *Log) publish(n note, line []byte) {
-	l.stats.Checkpoint = n.size
+	l.stats.Checkpoint, l.published = n.size, n.text
 	if l.announced != nil {
 		l.announced.add(line)
 	}
