@@ -195,7 +195,6 @@ func TestL07AFileThatWasWrittenAnewIsNotContinued(t *testing.T) {
 	}
 }
 
-// unhex decodes a hash.
 // TestL07AHeaderDoesNotStepOverTheAnchor has a file in the log's place that
 // claims to begin where the anchor does not reach any more.
 func TestL07AHeaderDoesNotStepOverTheAnchor(t *testing.T) {
@@ -224,6 +223,7 @@ func TestL07AHeaderDoesNotStepOverTheAnchor(t *testing.T) {
 	}
 }
 
+// unhex decodes a hash.
 func unhex(t testing.TB, s string) (h checkpoint.Hash) {
 	t.Helper()
 	if n, err := hex.Decode(h[:], []byte(s)); err != nil || n != len(h) {
