@@ -102,7 +102,6 @@ func New(c Config) (*Metrics, error) {
 	for i, w := range reasonWords {
 		m.reasons[w] = i
 	}
-	m.reasons[""] = noReason
 	for v := range m.request {
 		m.request[v] = make([]atomic.Pointer[resolved], len(reasonWords)*int(methodClasses))
 	}
@@ -179,9 +178,11 @@ func (m *Metrics) Observe(r *audit.Record) {
 	if !ok {
 		return
 	}
-	reason, ok := m.reasons[r.Reason]
-	if !ok {
-		reason = otherReason
+	reason := noReason
+	if r.Reason != "" { // most have none
+		if reason, ok = m.reasons[r.Reason]; !ok {
+			reason = otherReason
+		}
 	}
 	method := classOf(r.Method)
 	slot := &m.request[v][reason*int(methodClasses)+int(method)]

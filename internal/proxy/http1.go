@@ -19,8 +19,6 @@ type writer interface{ Write(p []byte) (int, error) }
 // outSize is where pieces of an answer stop being gathered: one full TLS record.
 const outSize = 16 << 10
 
-var outs = sync.Pool{New: func() any { b := make([]byte, 0, outSize+1024); return &b }}
-
 // h1client answers a client that speaks HTTP/1.
 type h1client struct {
 	c     *conn
@@ -145,10 +143,7 @@ func bodiless(method string, status int) bool {
 }
 
 func (cl *h1client) relay(x *exchange, resp *upstream.Response) *refusal {
-	pooled := outs.Get().(*[]byte)
-	out := (*pooled)[:0]
-	defer func() { *pooled = out[:0]; outs.Put(pooled) }()
-
+	out := cl.c.out[:0]
 	none := bodiless(x.req.Method, resp.Status)
 	chunked := !none && resp.Length < 0 && cl.head.Minor == 1
 	untilClose := !none && resp.Length < 0 && !chunked
@@ -185,6 +180,7 @@ func (cl *h1client) relay(x *exchange, resp *upstream.Response) *refusal {
 			cl.keep = false
 		}
 	}
+	cl.c.out = out[:0]
 	return nil
 }
 

@@ -39,6 +39,7 @@ type host struct {
 	// retired: a reload took the permission away. What is in use ends with its
 	// exchange.
 	retired bool
+	swept   bool // forgotten, with nothing idle; another host may have its key by now
 }
 
 // flight is one dial where the protocol, and so whether more than one
@@ -178,11 +179,12 @@ func (p *pool) put(c *conn) bool {
 	}
 	c.since = p.now()
 	h.used = c.since
-	switch now := p.hosts[h.key]; {
-	case now == nil: // the sweep forgot it meanwhile
-		p.hosts[h.key] = h
-	case now != h:
-		h, c.host = now, now
+	if h.swept {
+		if now := p.hosts[h.key]; now != nil {
+			h, c.host = now, now
+		} else {
+			p.hosts[h.key], h.swept = h, false
+		}
 	}
 	h.idle = append(h.idle, c)
 	p.idle++
@@ -239,6 +241,7 @@ func (p *pool) sweep() {
 		p.idle -= n
 		if len(h.idle)+len(h.h2)+h.dials == 0 && now.Sub(h.used) >= p.idleTimeout {
 			delete(p.hosts, key)
+			h.swept = true
 		}
 	}
 	p.timer = nil
