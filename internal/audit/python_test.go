@@ -30,7 +30,7 @@ func TestPythonVerifiesWhatTheEngineWrote(t *testing.T) {
 			}
 			paths = append(paths, hex.EncodeToString([]byte(s[:cutAt(s, maxPath)])))
 			check(t, l.Complete(everything()))
-			paths = append(paths, hex.EncodeToString([]byte(everything().Path[:maxPath])))
+			paths = append(paths, hex.EncodeToString(everything().Path[:maxPath]))
 		}
 		closeLog(t, l)
 	}
