@@ -90,7 +90,10 @@ func (l *Log) admit() error {
 	}
 	if !l.fault.reported {
 		l.fault.reported = true
-		l.append(l.fault.report(l.now()), nil)
+		l.append(l.fault.report(l.now()))
+		for _, t := range l.fault.torn {
+			l.append(t.record())
+		}
 		l.cur.recovery = true
 	}
 	return nil
@@ -274,19 +277,20 @@ type fault struct {
 	kind  faultKind
 	cause Cause
 	since time.Time
-	tried time.Time // when a broken file was last opened again
-	lost  int64     // completions that could not be written
-	note  string    // what was found when it was opened again
+	tried time.Time   // when a broken file was last opened again
+	lost  int64       // completions that could not be written
+	note  string      // what was found when it was opened again
+	torn  []*tornTail // … and cut off
 
 	reported bool // the record about it is in a batch that is not committed yet
 }
 
 // report returns the record that comes first after a fault.
-func (f *fault) report(now time.Time) *Record {
+func (f *fault) report(now time.Time) (*Record, *engineFacts) {
 	return &Record{
 		Event: EngineHeartbeat, Reason: reasonRecovered, Detail: f.err.Error() + f.note,
 		Count: f.lost, First: f.since, Last: now,
-	}
+	}, nil
 }
 
 // mendEvery is the least time between two attempts to open a broken file, each
@@ -323,6 +327,7 @@ func (l *Log) mend() error {
 	if t.seq < l.committed.seq {
 		l.fault.note = fmt.Sprintf("; records %d to %d were taken and are not on the disk", t.seq+1, l.committed.seq)
 	}
+	l.fault.torn = t.torn
 	l.state, l.committed = t.chainState, t.chainState
 	l.fault.kind = full
 	return nil

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -121,6 +122,39 @@ func TestL05ATornFileThatIsThereAlreadyIsNotOverwritten(t *testing.T) {
 		if len(contents(t, name)) != n+1 {
 			t.Errorf("%s has %d bytes", name, len(contents(t, name)))
 		}
+	}
+}
+
+// TestL05ACutThatNoRecordNamesIsRecorded has the file that a start left which
+// was killed between cutting and recording it, beside files that are none.
+func TestL05ACutThatNoRecordNamesIsRecorded(t *testing.T) {
+	file := logFile(t)
+	closeLog(t, open(t, Config{File: file}))
+	write(t, file+".torn-000000000002-20260515T094211.123Z", []byte("cut"))
+	write(t, file+".torn-000000000002-20260515T094211.123Z-2", []byte("again"))
+	for _, other := range []string{".torn-20260515T094211.123Z", ".torn-00000000000x-1", ".torn-000000000002", ".torn", "x.torn-000000000002-1"} {
+		write(t, file+other, []byte("other"))
+	}
+	for range 2 { // once
+		closeLog(t, open(t, Config{File: file}))
+	}
+	verified(t, file)
+	log := contents(t, file)
+	for _, says := range []string{`"torn":{"bytes":3,"file":"` + filepath.Base(file), `"torn":{"bytes":5,"file":"` + filepath.Base(file)} {
+		if bytes.Count(log, []byte(says)) != 1 {
+			t.Errorf("%s stands there %d times", says, bytes.Count(log, []byte(says)))
+		}
+	}
+	if n := bytes.Count(log, []byte(`"torn"`)); n != 2 {
+		t.Errorf("%d cuts are recorded", n)
+	}
+	fsys := &faultFS{}
+	for _, op := range []string{"list", "read"} {
+		fsys.fault(op, syscall.EIO)
+		write(t, file+".torn-000000000002-20270515T094211.123Z", []byte("more"))
+		_, err := Open(Config{File: file, fs: fsys})
+		wantErr(t, err, "input/output error")
+		fsys.fault(op, nil)
 	}
 }
 

@@ -143,7 +143,8 @@
 //	sni              the server name, where it says something that host does not
 //	status_code      of the answer to the client
 //	tls              version on the client's side
-//	torn             object: bytes, file, sha256 of an end that was cut off (engine_start)
+//	torn             object: bytes, file, sha256 of an end that was cut off (engine_start, or a
+//	                 heartbeat with reason audit_recovered)
 //	truncated        true: a body was cut, and its size and digest are those of the part that came
 //	upstream_addr    address:port that was dialled
 //	upstream_proto
@@ -223,11 +224,11 @@
 // # Crashes
 //
 // Records are appended with one write per batch. A line without its newline at
-// the end of a file was being written when the engine or the machine died: the
-// next start moves it to FILE.torn-<time> and says so in engine_start. (If that
-// start is killed too before its record is on the disk, the file is there and no
-// record names it.) FILE.next, and a second name of FILE, are left by a rotation
-// that did not come to its end; nothing was recorded there, and the next start
-// removes them. All else that does not verify is damage, and the engine does not
-// start on it.
+// the end of a file was being written when the engine or the machine died, or
+// when the disk failed. It is moved to FILE.torn-NNNNNNNNNNNN-<time>, the seq of
+// the record before it in at least twelve digits. The next record of the engine
+// says so, or if that did not come to be, one of the next start. FILE.next, and a
+// second name of FILE, are left by a rotation that did not come to its end;
+// nothing was recorded there, and the next start removes them. All else that
+// does not verify is damage, and the engine does not start on it.
 package audit

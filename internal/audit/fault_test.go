@@ -105,6 +105,9 @@ func TestL04AnIOErrorReadsTheFileAgain(t *testing.T) {
 	fs.set(func(f *faultFS) { f.write = nil })
 	wall.add(mendEvery)
 	recovered(t, l, file, 2, "input/output error")
+	if e := entries(t, file)[3]; e.Reason != reasonRecovered || !bytes.Contains(e.Raw, []byte(`"torn":{"bytes":10,"file":"`+filepath.Base(file)+`.torn-000000000002-`)) {
+		t.Fatalf("the cut is not recorded: %s", e.Raw)
+	}
 	torn, _ := filepath.Glob(file + ".torn-*")
 	if len(torn) != 1 || len(contents(t, torn[0])) != 10 {
 		t.Fatalf("kept: %v", torn)

@@ -170,7 +170,7 @@ func allThere(t *testing.T, file string, s *checkpoint.Signer, said map[string]b
 	if rep.Records != int64(rep.LastSeq) || rep.Unasked != 0 {
 		t.Fatalf("%+v", rep)
 	}
-	open := map[string]bool{}
+	open, torn := map[string]bool{}, map[string]bool{}
 	for _, name := range all {
 		for _, e := range entries(t, name) {
 			switch e.Phase {
@@ -180,8 +180,15 @@ func allThere(t *testing.T, file string, s *checkpoint.Signer, said map[string]b
 				delete(open, e.Session+"/"+e.ID)
 			}
 			delete(said, e.Session+"/"+e.Phase+" "+e.ID)
-			keptAside(t, file, e)
+			if name := keptAside(t, file, e); name != "" {
+				torn[name] = true
+			}
 		}
+	}
+	kept, err := filepath.Glob(file + tornSuffix + "*")
+	check(t, err)
+	if len(kept) != len(torn) {
+		t.Fatalf("%d ends were cut off, and %d are recorded", len(kept), len(torn))
 	}
 	for record := range said {
 		t.Fatalf("%d records were acknowledged and are not in the log, one of them %s", len(said), record)
@@ -191,12 +198,13 @@ func allThere(t *testing.T, file string, s *checkpoint.Signer, said map[string]b
 	}
 }
 
-// keptAside checks that what a start says it cut off is where it says.
-func keptAside(t *testing.T, file string, e Entry) {
+// keptAside checks that what a record says was cut off is where it says, and
+// returns the name.
+func keptAside(t *testing.T, file string, e Entry) string {
 	t.Helper()
 	_, torn, ok := strings.Cut(string(e.Raw), `"torn":{"bytes":`)
 	if !ok {
-		return
+		return ""
 	}
 	size, rest, _ := strings.Cut(torn, `,"file":"`)
 	name, rest, _ := strings.Cut(rest, `","sha256":"`)
@@ -209,4 +217,5 @@ func keptAside(t *testing.T, file string, e Entry) {
 	if strconv.Itoa(len(data)) != size || !strings.HasPrefix(rest, hex.EncodeToString(sum[:])) {
 		t.Fatalf("%s has %d bytes of digest %x: %s", name, len(data), sum, e.Raw)
 	}
+	return name
 }

@@ -123,8 +123,9 @@ type Log struct {
 	checkpoints sync.Mutex // held while one is made; before mu
 	announced   *copier
 
-	retained                    uint64    // seq up to which removals were recorded; owned by watch
-	rotateAfter                 time.Time // not before, as it has just failed
+	torn                        []*tornTail // found at the start, to be recorded behind it
+	retained                    uint64      // seq up to which removals were recorded; owned by watch
+	rotateAfter                 time.Time   // not before, as it has just failed
 	rotations, rotationFailures atomic.Int64
 
 	sink sink // owned by whoever set writing
@@ -167,7 +168,9 @@ func Open(c Config) (*Log, error) {
 		l.state, l.committed = t.chainState, t.chainState
 		l.lastWall = t.last
 		facts.resumed = t.has
-		facts.torn = t.torn
+		if len(t.torn) > 0 {
+			facts.torn, l.torn = t.torn[0], t.torn[1:]
+		}
 	} else {
 		l.sink.out = c.Stdout
 		if err := l.takeKey(); err != nil {
@@ -193,6 +196,12 @@ func Open(c Config) (*Log, error) {
 func (l *Log) begin(start *Record, facts *engineFacts) error {
 	l.mu.Lock()
 	_, err := l.commit(start, facts)
+	for _, t := range l.torn {
+		if err == nil {
+			_, err = l.commit(t.record())
+		}
+	}
+	l.torn = nil
 	l.mu.Unlock()
 	if err == nil && l.signer == nil {
 		err = l.sink.sync()

@@ -1,8 +1,6 @@
 package audit
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -15,11 +13,11 @@ import (
 // tail is where a file's chain ends, and what it begins with.
 type tail struct {
 	chainState
-	last    time.Time // ts of the last record; zero if there is none
-	torn    *tornTail // what had to be cut off
-	first   uint64    // seq of the file's first record; 0 if there is none
-	began   time.Time // ts of that record
-	segment string    // base name of the segment that the file continues
+	last    time.Time   // ts of the last record; zero if there is none
+	torn    []*tornTail // what was cut off and no record names, the newest first
+	first   uint64      // seq of the file's first record; 0 if there is none
+	began   time.Time   // ts of that record
+	segment string      // base name of the segment that the file continues
 	size    int64
 }
 
@@ -32,9 +30,8 @@ type tail struct {
 // read, as the file's header carries chain and tree on.
 //
 // A last line without its newline was being written when the engine or the
-// machine died. It goes to path.torn-<time>, which is synced before the log is
-// cut: a crash in between leaves the line in both places, and the next start
-// does the same again. A line that ends and is wrong is damage: no start.
+// machine died. It is cut off and kept (cutTail). A line that ends and is wrong
+// is damage: no start.
 func (s *sink) resume(now time.Time) (*tail, error) {
 	f, err := s.openLocked()
 	if err != nil {
@@ -102,7 +99,7 @@ func (s *sink) examine(f file, now time.Time) (*tail, error) {
 		s.logger.Warn("the audit log can be read or written by other users; its mode should be 0600", "file", s.path)
 	}
 	f.evict()
-	chain, t := newFollower(), &tail{}
+	chain, t, recorded := newFollower(), &tail{}, map[string]bool{}
 	chain.keys = s.keys
 	signed := uint64(0) // how many records our key has signed for, with the record that says so
 	ts := make([]byte, 0, len(timeLayout))
@@ -125,16 +122,18 @@ func (s *sink) examine(f file, now time.Time) (*tail, error) {
 				}
 			}
 		}
+		noteTorn(&chain.line, recorded)
 		return s.keepsAnchor(&chain.chainState)
 	})
 	var damage *Damage
 	switch {
 	case errors.As(err, &damage) && damage.torn:
-		if t.torn, err = s.cutTail(f, t.size, st.size, now); err != nil {
+		torn, err := s.cutTail(f, t.size, st.size, tornName(s.path, chain.seq, now))
+		if err != nil {
 			return nil, err
 		}
 		s.logger.Warn("the audit log ended in the middle of a record, which was cut off and kept",
-			"file", s.path, "bytes", t.torn.bytes, "kept", t.torn.file)
+			"file", s.path, "bytes", torn.bytes, "kept", torn.file)
 	case damage != nil:
 		return nil, fmt.Errorf("audit log is damaged and is not continued: %w; keep the file as evidence and name a new one with --audit-file", err)
 	case err != nil:
@@ -147,6 +146,9 @@ func (s *sink) examine(f file, now time.Time) (*tail, error) {
 	if len(s.keys.Keys()) > 0 && signed < chain.seq {
 		s.logger.Warn("the audit log ends with records that its key has not signed, and they are continued as they are: a crash leaves the last few so, and so does whoever writes the file meanwhile; see that its anchor agrees (audit verify --anchor)",
 			"file", s.path, "first_seq", signed+1, "last_seq", chain.seq)
+	}
+	if t.torn, err = s.unrecorded(max(chain.first, 1)-1, recorded); err != nil {
+		return nil, err
 	}
 	t.chainState, t.first, t.segment, t.last = chain.chainState, chain.first, chain.segment, parseTime(ts)
 	return t, nil
@@ -205,45 +207,6 @@ func (s *sink) settle(f file, t *tail) error {
 		return fmt.Errorf("audit log %s continues %s, and the last segment beside it is %s: files of two logs are mixed; put them apart, or name another file with --audit-file", s.path, clean(t.segment), newest.Name)
 	}
 	return nil
-}
-
-// cutTail moves the bytes of f from good to size to a file of their own.
-func (s *sink) cutTail(f file, good, size int64, now time.Time) (*tornTail, error) {
-	path := s.path
-	keep, name, err := createTorn(s.fs, path, now)
-	if err != nil {
-		return nil, fmt.Errorf("audit log %s ends in the middle of a record, and there is no keeping it: %w; make room beside the log", path, err)
-	}
-	sum := sha256.New()
-	_, err = io.Copy(io.MultiWriter(keep, sum), io.NewSectionReader(f, good, size-good))
-	if err == nil {
-		err = keep.sync()
-	}
-	if err = errors.Join(err, keep.close()); err == nil {
-		err = s.fs.syncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("keeping the torn end of audit log %s in %s: %w; make room beside the log", path, name, err)
-	}
-	// At this point the tail is durable under its new name; if we were to crash
-	// now, the next start would find it in the log as well and move it again.
-	if err := errors.Join(f.truncate(good), f.sync()); err != nil {
-		return nil, fmt.Errorf("cutting the torn end off audit log %s: %w", path, err)
-	}
-	return &tornTail{bytes: size - good, file: filepath.Base(name), sha256: hex.EncodeToString(sum.Sum(nil))}, nil
-}
-
-// createTorn makes a file named for now, or that with a number behind it.
-func createTorn(fsys fileSystem, path string, now time.Time) (file, string, error) {
-	name := path + ".torn-" + now.UTC().Format("20060102T150405.000Z")
-	f, err := fsys.create(name)
-	for n := 2; errors.Is(err, fs.ErrExist) && n < 100; n++ {
-		next := fmt.Sprintf("%s-%d", name, n)
-		if f, err = fsys.create(next); err == nil {
-			return f, next, nil
-		}
-	}
-	return f, name, err
 }
 
 // reopen closes what is left of the file and resumes it. With want, nothing

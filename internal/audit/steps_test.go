@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -193,6 +194,15 @@ func survives(t *testing.T, what string, d *disk, s *checkpoint.Signer, w witnes
 	}
 	if rep.Records != int64(rep.LastSeq) {
 		t.Fatalf("%s: %d records, the last is %d", what, rep.Records, rep.LastSeq)
+	}
+	for name, i := range d.names {
+		if !strings.HasPrefix(name, c.File+tornSuffix) {
+			continue
+		}
+		says := fmt.Sprintf(`"torn":{"bytes":%d,"file":"%s","sha256":"%x"}`, len(i.data), filepath.Base(name), sha256.Sum256(i.data))
+		if !bytes.Contains(whole, []byte(says)) {
+			t.Fatalf("%s: that %s was cut off is not recorded", what, name)
+		}
 	}
 	if !all {
 		return
