@@ -112,7 +112,7 @@ func killed(t *testing.T, durability Durability, rounds int, rng *rand.Rand) (mi
 	said := map[string]bool{} // :: "session/decision ID" and "session/complete ID"
 	var notes [][]byte
 	for range rounds {
-		after := rng.IntN(1000) // acknowledgements; 0: as soon as it runs
+		after := rng.IntN(600) // acknowledgements; 0: as soon as it runs
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), writerArgs+"="+strings.Join([]string{file, strings.TrimSpace(private), durability.String()}, "\n"))
 		cmd.Stderr = t.Output()
