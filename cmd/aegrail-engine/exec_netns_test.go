@@ -422,6 +422,28 @@ func TestE05KeysPolicyAndLogAreOutOfReach(t *testing.T) {
 	}
 }
 
+// A directory's name, an argument and a variable are bytes to the kernel.
+func TestE05NamesThatAreNotUTF8AreHeldAsOthers(t *testing.T) {
+	c := newCage(t)
+	policy, err := os.ReadFile(filepath.Join(c.dir, "policy.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.dir = filepath.Join(c.dir, "caf\xe9")
+	if err := os.Mkdir(c.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c.write("policy.yaml", string(policy))
+	c.before = func(cmd *exec.Cmd) { cmd.Env = append(os.Environ(), "BYTES=\xe9") }
+	r := c.run("sh", "-c", `wc -c <`+defaultExecLog+keySuffix+`; echo >>policy.yaml; printf %s "$1$BYTES"`, "sh", "\xf0\x28")
+	if !strings.HasPrefix(r.stdout, "0\n") || !strings.HasSuffix(r.stdout, "\xf0\x28\xe9") || !strings.Contains(r.stderr, "policy.yaml") {
+		t.Errorf("%q\n%s", r.stdout, r.stderr)
+	}
+	if now, err := os.ReadFile(filepath.Join(c.dir, "policy.yaml")); err != nil || !bytes.Equal(now, policy) {
+		t.Errorf("the policy was written: %v", err)
+	}
+}
+
 func TestE06WhatACommandLeavesBehindIsHeldAndEnds(t *testing.T) {
 	c := newCage(t)
 	r := c.run("sh", "-c", "attack orphan out dial 9.9.9.9:80; while [ ! -e out.done ]; do sleep 0.02; done; cat out.done; exit 5")

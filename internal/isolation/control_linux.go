@@ -1,8 +1,9 @@
 package isolation
 
 import (
+	"bytes"
 	"encoding/binary"
-	"encoding/json"
+	"encoding/gob"
 	"errors"
 	"fmt"
 	"io"
@@ -27,14 +28,15 @@ const (
 )
 
 // message is what the engine and the child say to each other, one member at a
-// time. Each is preceded by its length, 4 bytes big-endian.
+// time. Each is preceded by its length, 4 bytes big-endian. It is gob, which
+// keeps strings as they are: paths, arguments and variables need not be UTF-8.
 type message struct {
-	Files   *Files   `json:"files,omitempty"`   // engine to setup: go on with these
-	Sockets []socket `json:"sockets,omitempty"` // setup to engine: what the descriptors with it are
-	Locked  bool     `json:"locked,omitempty"`  // init to engine: nothing is left that could be used
-	Command *Command `json:"command,omitempty"` // engine to init
-	Started bool     `json:"started,omitempty"` // init to engine: it runs
-	Failed  string   `json:"failed,omitempty"`  // child to engine: why not; it ends
+	Files   *Files   // engine to setup: go on with these
+	Sockets []socket // setup to engine: what the descriptors with it are
+	Locked  bool     // init to engine: nothing is left that could be used
+	Command *Command // engine to init
+	Started bool     // init to engine: it runs
+	Failed  string   // child to engine: why not; it ends
 }
 
 // socket says what a descriptor is for.
@@ -66,22 +68,22 @@ func controlOf(f *os.File) (control, error) {
 
 // send writes m and, with it, descriptors.
 func (c control) send(m message, fds ...int) error {
-	body, err := json.Marshal(m)
-	if err != nil {
+	var body bytes.Buffer
+	if err := gob.NewEncoder(&body).Encode(m); err != nil {
 		return err
 	}
-	if len(body) > maxMessage {
-		return fmt.Errorf("a command of %d bytes with its environment is too long", len(body))
+	if body.Len() > maxMessage {
+		return fmt.Errorf("a command of %d bytes with its environment is too long", body.Len())
 	}
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	head := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
+	head := binary.BigEndian.AppendUint32(nil, uint32(body.Len()))
 	if _, _, err := c.conn.WriteMsgUnix(head, rights, nil); err != nil {
 		return err
 	}
-	_, err = c.conn.Write(body)
+	_, err := c.conn.Write(body.Bytes())
 	return err
 }
 
@@ -111,7 +113,7 @@ func (c control) receive(deadline time.Time) (m message, fds []int, err error) {
 	if _, err := io.ReadFull(c.conn, body); err != nil {
 		return m, fds, err
 	}
-	return m, fds, json.Unmarshal(body, &m)
+	return m, fds, gob.NewDecoder(bytes.NewReader(body)).Decode(&m)
 }
 
 func descriptors(rights []byte) ([]int, error) {

@@ -1,11 +1,14 @@
 package isolation
 
 import (
+	"bytes"
 	"encoding/binary"
+	"encoding/gob"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -71,6 +74,30 @@ func TestMessagesComeWithTheirDescriptors(t *testing.T) {
 	}
 }
 
+// Paths, arguments and variables are bytes to the kernel.
+func TestStringsNeedNotBeUTF8(t *testing.T) {
+	a, b := pair(t)
+	want := message{
+		Files:   &Files{ResolvConf: "/tmp/\xe9", Hidden: []string{"/caf\xe9/key"}, ReadOnly: []string{"\xff"}, Sockets: []string{"/run/\x80\ufffd"}},
+		Command: &Command{Path: "/\xe9", Args: []string{"\xe9", ""}, Env: []string{"A=\xf0\x28"}},
+	}
+	go func() { _ = a.send(want) }()
+	got, _, err := b.receive(soon())
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v %+v, %v", got.Files, got.Command, err)
+	}
+}
+
+// encoded is v as a message.
+func encoded(t *testing.T, v any) []byte {
+	t.Helper()
+	var body bytes.Buffer
+	if err := gob.NewEncoder(&body).Encode(v); err != nil {
+		t.Fatal(err)
+	}
+	return append(binary.BigEndian.AppendUint32(nil, uint32(body.Len())), body.Bytes()...)
+}
+
 func TestWhatIsNoMessageIsRefused(t *testing.T) {
 	for name, sent := range map[string][]byte{
 		"too long":    binary.BigEndian.AppendUint32(nil, maxMessage+1),
@@ -78,7 +105,7 @@ func TestWhatIsNoMessageIsRefused(t *testing.T) {
 		"no length":   {0, 0},
 		"no message":  {0, 0, 0, 1, 'x'},
 		"nothing":     {},
-		"an odd type": append([]byte{0, 0, 0, 15}, `{"locked":"yes"}`...),
+		"an odd type": encoded(t, struct{ Locked string }{"yes"}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := pair(t)

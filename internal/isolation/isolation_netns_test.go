@@ -116,6 +116,8 @@ func TestWhatCannotBeMadeIsNoIsolation(t *testing.T) {
 		says  string
 	}{
 		"a directory cannot be hidden": {Files{Hidden: []string{"/"}}, "hiding /: "},
+		"a key that is not there":      {Files{Hidden: []string{"/no/such/key"}}, "hiding /no/such/key: "},
+		"a policy that is not there":   {Files{ReadOnly: []string{"/no/such/policy"}}, "making /no/such/policy read-only: "},
 		"no resolv.conf":               {Files{ResolvConf: "/dev"}, "replacing /etc/resolv.conf: "},
 	} {
 		t.Run(name, func(t *testing.T) {

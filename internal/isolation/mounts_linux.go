@@ -28,7 +28,7 @@ func makeMounts(files Files) error {
 		if info, err := os.Lstat(name); err != nil || info.Mode().Type() != fs.ModeSocket {
 			continue
 		}
-		if err := hide(name); err != nil {
+		if err := gone(hide(name)); err != nil {
 			return fmt.Errorf("hiding the socket %s: %w", name, err)
 		}
 	}
@@ -49,10 +49,12 @@ func makeMounts(files Files) error {
 	return nil
 }
 
-// hide makes a file empty: the null device is there in its place. What is not
-// there needs no hiding.
-func hide(name string) error {
-	err := unix.Mount("/dev/null", name, "", unix.MS_BIND, "")
+// hide makes a file empty: the null device is there in its place.
+func hide(name string) error { return unix.Mount("/dev/null", name, "", unix.MS_BIND, "") }
+
+// gone takes err for none where the file is not there: it needs no hiding. It is
+// not for files that the caller names, which are there.
+func gone(err error) error {
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -62,11 +64,7 @@ func hide(name string) error {
 // readOnly binds a file or, with MS_REC, a tree onto itself and forbids
 // writing. What the mount below forbids has to stay forbidden.
 func readOnly(name string, recursive uintptr) error {
-	err := unix.Mount(name, name, "", unix.MS_BIND|recursive, "")
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if err != nil {
+	if err := unix.Mount(name, name, "", unix.MS_BIND|recursive, ""); err != nil {
 		return err
 	}
 	if recursive != 0 {
@@ -83,8 +81,7 @@ func readOnly(name string, recursive uintptr) error {
 // replaceResolvConf binds name over the system's resolv.conf. Where there is
 // none, libraries ask 127.0.0.1, which is as good.
 func replaceResolvConf(name string) error {
-	err := unix.Mount(name, "/etc/resolv.conf", "", unix.MS_BIND, "")
-	if err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := gone(unix.Mount(name, "/etc/resolv.conf", "", unix.MS_BIND, "")); err != nil {
 		return fmt.Errorf("replacing /etc/resolv.conf: %w", err)
 	}
 	return nil
@@ -112,7 +109,7 @@ func holdRoot() error {
 		return fmt.Errorf("making /sys read-only for root: %w", err)
 	}
 	for _, name := range []string{"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi"} {
-		if err := readOnly(name, 0); err != nil {
+		if err := gone(readOnly(name, 0)); err != nil {
 			return fmt.Errorf("making %s read-only for root: %w", name, err)
 		}
 	}
