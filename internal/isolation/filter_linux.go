@@ -15,6 +15,7 @@ type abi struct {
 	socket     uint32
 	socketcall uint32 // 0: none
 	ioctl      uint32
+	requestKey uint32
 }
 
 // abis are those that the kernel of this machine may offer. A call by any other
@@ -23,13 +24,13 @@ type abi struct {
 func abis() []abi {
 	switch runtime.GOARCH {
 	case "amd64":
-		return []abi{{unix.AUDIT_ARCH_X86_64, 41, 0, 16}, {unix.AUDIT_ARCH_I386, 359, 102, 54}}
+		return []abi{{unix.AUDIT_ARCH_X86_64, 41, 0, 16, 249}, {unix.AUDIT_ARCH_I386, 359, 102, 54, 287}}
 	case "arm64":
-		return []abi{{unix.AUDIT_ARCH_AARCH64, 198, 0, 29}, {unix.AUDIT_ARCH_ARM, 281, 0, 54}}
+		return []abi{{unix.AUDIT_ARCH_AARCH64, 198, 0, 29, 218}, {unix.AUDIT_ARCH_ARM, 281, 0, 54, 310}}
 	case "riscv64":
-		return []abi{{unix.AUDIT_ARCH_RISCV64, 198, 0, 29}}
+		return []abi{{unix.AUDIT_ARCH_RISCV64, 198, 0, 29, 218}}
 	case "ppc64le":
-		return []abi{{unix.AUDIT_ARCH_PPC64LE, 326, 102, 54}}
+		return []abi{{unix.AUDIT_ARCH_PPC64LE, 326, 102, 54, 270}}
 	default:
 		return nil
 	}
@@ -96,6 +97,9 @@ func (a abi) filter() []unix.SockFilter {
 	}
 	program = append(program, when(a.ioctl, append(byRequest, allow())...)...)
 	program = append(program, when(ioUringSetup, refuseWith(unix.ENOSYS))...)
+	// The kernel looks for a key with a program of its own, outside and as root:
+	// for a dns_resolver's, by DNS (request-key(8)).
+	program = append(program, when(a.requestKey, refuseWith(unix.ENOSYS))...)
 	return append(program, allow())
 }
 

@@ -80,9 +80,13 @@ func TestE03TheFilterOfEveryABI(t *testing.T) {
 		check("TIOCLINUX", call{a.arch, a.ioctl, [2]uint64{0, 0x541c}}, errno(unix.EPERM))
 		check("another ioctl", call{a.arch, a.ioctl, [2]uint64{0, unix.TCGETS}}, ok)
 		check("io_uring_setup", call{a.arch, 425, [2]uint64{}}, errno(unix.ENOSYS))
+		check("request_key", call{a.arch, a.requestKey, [2]uint64{}}, errno(unix.ENOSYS))
 		check("anything else", call{a.arch, 1, [2]uint64{unix.AF_VSOCK, unix.TIOCSTI}}, ok)
 	}
 	check("another ABI", call{0x1234, 1, [2]uint64{}}, errno(unix.ENOSYS))
+	if own := abis()[0]; own.socket != unix.SYS_SOCKET || own.ioctl != unix.SYS_IOCTL || own.requestKey != unix.SYS_REQUEST_KEY {
+		t.Errorf("this machine's own numbers are not %+v", own)
+	}
 	if runtime.GOARCH == "amd64" {
 		check("x32", call{unix.AUDIT_ARCH_X86_64, 41 | x32, [2]uint64{unix.AF_INET}}, errno(unix.ENOSYS))
 	}
