@@ -16,6 +16,7 @@ import (
 //	forbid limit COMMAND…     no more user namespaces
 //	forbid filter COMMAND…    clone with CLONE_NEWUSER is EPERM, as in a container
 //	forbid nftables COMMAND…  the kernel has no nf_tables
+//	forbid ipv6 COMMAND…      the kernel has no IPv6
 func forbidMain() {
 	if err := forbid(os.Args[1], os.Args[2:]); err != nil {
 		fmt.Fprintln(os.Stderr, "forbid:", err)
@@ -49,6 +50,16 @@ func forbid(what string, args []string) error {
 			unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 32}, // the protocol
 			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.NETLINK_NETFILTER, Jf: 1},
 			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPROTONOSUPPORT)},
+		); err != nil {
+			return err
+		}
+	case "ipv6":
+		if err := refuse(
+			unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0},
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_SOCKET, Jf: 3},
+			unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 16}, // the family
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.AF_INET6, Jf: 1},
+			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EAFNOSUPPORT)},
 		); err != nil {
 			return err
 		}

@@ -23,6 +23,8 @@ import (
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"github.com/arpitcoder/aegrail-engine/internal/enginetest"
 )
 
 // attackers are the programs of the tests that need namespaces.
@@ -353,6 +355,10 @@ func attackMounts(args []string) {
 		err = unix.Mount(args[1], dir, "", unix.MS_BIND, "")
 	}
 	say("bind the directory", err)
+	_, err = unix.OpenTree(unix.AT_FDCWD, args[1], unix.OPEN_TREE_CLONE)
+	say("clone the tree", err)
+	say("overlay", unix.Mount("overlay", dir, "overlay", 0, "lowerdir="+args[1]+":"+dir))
+	say("proc", unix.Mount("proc", dir, "proc", 0, ""))
 	data, err := os.ReadFile(args[0])
 	fmt.Printf("key: %d bytes, %v\n", len(data), err)
 }
@@ -384,6 +390,7 @@ func attackOrphan(args []string) {
 		out, err := os.Create(args[1])
 		if err == nil {
 			os.Stdout = out
+			enginetest.Eventually(func() bool { return os.Getppid() == 1 })
 			os.Args = append([]string{"attack"}, args[2:]...)
 			attackMain()
 			fmt.Println("orphan of", os.Getppid())
