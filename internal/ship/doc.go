@@ -44,7 +44,9 @@
 //
 // A status of 2xx acknowledges. A record is delivered at least once: after a
 // restart, or when an answer was lost, some come again. They have the same seq
-// and the same event_hash.
+// and the same event_hash. Where another event_hash comes under a seq, the machine
+// or its disk failed before the records that the receiver has were on it
+// (--audit-durability strict), and the chain of what it has does not join.
 //
 // # The position
 //
