@@ -151,7 +151,7 @@ func assemble(s settings, stdout io.Writer, logger *slog.Logger) (_ *daemon, err
 	if err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
-	if err := d.shipper.Start(log.SessionID(), func() uint64 { return log.Stats().Seq }); err != nil {
+	if err := d.shipper.Start(log.SessionID(), log.Stats); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
 	d.warn(rules)

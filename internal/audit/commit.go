@@ -325,6 +325,7 @@ func (l *Log) mend() error {
 		return l.fault.err
 	}
 	if t.seq < l.committed.seq {
+		l.stats.rewind(t.seq)
 		l.fault.note = fmt.Sprintf("; records %d to %d were taken and are not on the disk", t.seq+1, l.committed.seq)
 	}
 	l.fault.torn = t.torn

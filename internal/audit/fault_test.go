@@ -150,6 +150,9 @@ func TestL04RecordsThatTheDiskLostAreNamed(t *testing.T) {
 	write(t, file, bytes.Join(lines[:2], nil)) // what the disk has
 	wall.add(mendEvery)
 	recovered(t, l, file, 2, "records 3 to 3 were taken and are not on the disk")
+	if s := l.Stats(); s.Rewinds != 1 || s.Rewound != 2 {
+		t.Fatalf("%+v", s)
+	}
 }
 
 // TestL04ADiskThatLostWhatWasPublishedIsNotContinued has a file come back shorter

@@ -55,6 +55,12 @@ type Stats struct {
 	Pending  int           // callers that wait for a commit now
 	Dropped  int64         // batches that the copy on standard output missed
 
+	// Rewinds is how often the log went on from a disk that had less than was
+	// committed, and Rewound the least seq that it went back to: whoever took
+	// records behind that has some that are not in the log.
+	Rewinds int64
+	Rewound uint64
+
 	Checkpoint       uint64 // how many records the last checkpoint covers
 	Rotations        int64  // files that were begun because one was full
 	RotationFailures int64  // … or that could not be
@@ -68,6 +74,13 @@ type Stats struct {
 func (Stats) CommitBuckets() []float64 {
 	b := commitBounds()
 	return b[:]
+}
+
+// rewind counts that the log goes on behind seq again. Owned by Log.mu.
+func (s *Stats) rewind(seq uint64) {
+	if s.Rewinds++; s.Rewinds == 1 || seq < s.Rewound {
+		s.Rewound = seq
+	}
 }
 
 // observe counts one commit. Owned by Log.mu.

@@ -101,6 +101,7 @@ func (b *Body) Buffered() bool {
 		return true
 	case bodyLength, bodyUntilClose, chunkData:
 		return b.r.pos < b.r.end
+	case chunkSize, chunkEnd, chunkTrailer: // parsed below
 	}
 	body, pos := *b, b.r.pos
 	p, err := b.step()

@@ -46,7 +46,8 @@
 // restart, or when an answer was lost, some come again. They have the same seq
 // and the same event_hash. Where another event_hash comes under a seq, the machine
 // or its disk failed before the records that the receiver has were on it
-// (--audit-durability strict), and the chain of what it has does not join.
+// (--audit-durability strict), and the chain of what it has does not join: what
+// the log has in their place is sent as well.
 //
 // # The position
 //

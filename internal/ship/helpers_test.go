@@ -109,7 +109,7 @@ func (e *engine) lines(t testing.TB) []string {
 func start(t testing.TB, e *engine, c Config) *Shipper {
 	t.Helper()
 	s := prepare(t, e.file, c)
-	check(t, s.Start(e.SessionID(), e.committed))
+	check(t, s.Start(e.SessionID(), e.Stats))
 	t.Cleanup(func() { stop(s) })
 	return s
 }

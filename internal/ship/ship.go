@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+
+	"github.com/arpitcoder/aegrail-engine/internal/audit"
 )
 
 // Config says what is shipped and where.
@@ -138,9 +140,9 @@ func (s *Shipper) warn(logger *slog.Logger, t *Target) {
 	}
 }
 
-// Start begins to ship the log of session. committed is Stats.Seq of the log.
+// Start begins to ship the log of session. state is Stats of the log.
 // It is called once, when the log is open.
-func (s *Shipper) Start(session string, committed func() uint64) error {
+func (s *Shipper) Start(session string, state func() audit.Stats) error {
 	headers := http.Header{}
 	headers.Set("User-Agent", "aegrail-engine/"+s.c.Version)
 	headers.Set("X-Aegrail-Log", session)
@@ -150,7 +152,7 @@ func (s *Shipper) Start(session string, committed func() uint64) error {
 		}
 	}
 	for _, k := range s.sinks {
-		k.committed = committed
+		k.state = state
 		if k.target.kind == Webhook {
 			k.deliver = (&webhook{target: &k.target, client: s.client(), headers: headers}).deliver
 			continue

@@ -55,15 +55,15 @@ func (b *batch) reset() {
 // sink sends records to one receiver. Its goroutine is the only one that talks
 // to it.
 type sink struct {
-	target    Target
-	log       string // the active file
-	position  string // the file that holds stored
-	deliver   func(context.Context, *batch) error
-	pace      pace
-	linger    time.Duration
-	trouble   trouble
-	logger    *slog.Logger
-	committed func() uint64 // set by start
+	target   Target
+	log      string // the active file
+	position string // the file that holds stored
+	deliver  func(context.Context, *batch) error
+	pace     pace
+	linger   time.Duration
+	trouble  trouble
+	logger   *slog.Logger
+	state    func() audit.Stats // of the log; set by start
 
 	acked  atomic.Uint64 // seq of the last record that the receiver has
 	stored atomic.Uint64 // … that the position says
@@ -72,14 +72,21 @@ type sink struct {
 	lastTry  time.Time     // to store the position; owned by run
 	unstored bool          // said that the position cannot be stored; owned by run
 	behind   bool          // said that it is far behind; owned by run
+	rewinds  int64         // of the log that were heeded; owned by run
 	hurry    chan struct{} // closing, until it was heeded once; owned by run
 
 	closing chan struct{}
 	done    chan struct{}
 }
 
-// errDrained ends the reading of a log that was sent to its end.
-var errDrained = errors.New("everything was sent")
+// errDrained ends the reading of a log that was sent to its end, errRewound that
+// of one that went back.
+var (
+	errDrained = errors.New("everything was sent")
+	errRewound = errors.New("the log went back")
+)
+
+func (s *sink) committed() uint64 { return s.state().Seq }
 
 // run sends until ctx ends, or until close was called and everything was sent.
 func (s *sink) run(ctx context.Context) {
@@ -96,6 +103,9 @@ func (s *sink) run(ctx context.Context) {
 			s.store()
 			return
 		}
+		if s.rewound() || errors.Is(err, errRewound) {
+			continue
+		}
 		if s.acked.Load() > before {
 			failures = 0
 		}
@@ -105,6 +115,25 @@ func (s *sink) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// rewound reports whether the log has gone on from a disk that had less than was
+// committed. What the receiver has behind that is not in the log any more, and
+// other records have those numbers: they are sent as well.
+func (s *sink) rewound() bool {
+	st := s.state()
+	if st.Rewinds == s.rewinds {
+		return false
+	}
+	s.rewinds = st.Rewinds
+	if acked := s.acked.Load(); st.Rewound < acked {
+		s.logger.Error("the receiver has records of the audit log that its disk lost; those that were written in their place are sent too",
+			"first_seq", st.Rewound+1, "last_seq", acked)
+		s.acked.Store(st.Rewound)
+		s.stored.Store(0) // whatever the file says
+		s.store()
+	}
+	return true
 }
 
 // take adds a record to the batch and sends it if it is full.
@@ -123,6 +152,9 @@ func (s *sink) take(ctx context.Context, e *audit.Entry) error {
 
 // idle is called when the log has no more.
 func (s *sink) idle(ctx context.Context) error {
+	if s.rewound() {
+		return errRewound
+	}
 	stop := closed(s.closing)
 	if s.batch.records > 0 && (stop || time.Since(s.batch.since) >= s.linger) {
 		return s.send(ctx)
@@ -136,10 +168,14 @@ func (s *sink) idle(ctx context.Context) error {
 	return nil
 }
 
-// send delivers the batch, however often it takes. Its only error is ctx's.
+// send delivers the batch, however often it takes. Its errors are ctx's and
+// errRewound.
 func (s *sink) send(ctx context.Context) error {
 	b := &s.batch
 	for failures := 1; ; failures++ {
+		if s.rewound() {
+			return errRewound // with the batch: it may hold what the log lost
+		}
 		err := s.deliver(ctx, b)
 		if err == nil {
 			break
@@ -203,7 +239,7 @@ func (s *sink) store() {
 
 // lag is how many records of the log the receiver does not have.
 func (s *sink) lag() uint64 {
-	if s.committed == nil {
+	if s.state == nil {
 		return 0
 	}
 	acked := s.acked.Load()

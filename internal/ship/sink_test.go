@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -135,6 +136,36 @@ func TestASinkGoesOnWhereItWasAfterARestart(t *testing.T) {
 	}
 }
 
+// TestASinkSendsWhatStandsInThePlaceOfLostRecords has the log say that its disk
+// came back with less than it had committed.
+func TestASinkSendsWhatStandsInThePlaceOfLostRecords(t *testing.T) {
+	rc, e := newReceiver(t), newLog(t)
+	s := prepare(t, e.file, Config{Sinks: []Target{sinkAt(t, rc.URL)}})
+	var lost atomic.Bool
+	check(t, s.Start(e.SessionID(), func() audit.Stats {
+		st := e.Stats()
+		if lost.Load() {
+			st.Rewinds, st.Rewound = 1, 20
+		}
+		return st
+	}))
+	t.Cleanup(func() { stop(s) })
+	e.records(t, 99)
+	eventually(t, "all arrived", func() bool { return s.Sinks()[0].Acknowledged == e.committed() })
+	_, lines, _, _ := rc.got()
+	before := len(lines)
+	lost.Store(true)
+	eventually(t, "what is behind record 20 came again", func() bool { _, lines, _, _ := rc.got(); return len(lines) == before+int(e.committed())-20 })
+	_, lines, _, _ = rc.got()
+	if first := e.lines(t)[20]; lines[before] != first {
+		t.Errorf("began again with %s", lines[before])
+	}
+	e.records(t, 1)
+	eventually(t, "it goes on", func() bool { return s.Sinks()[0].Acknowledged == e.committed() })
+	check(t, e.Close())
+	check(t, s.Close(t.Context()))
+}
+
 func TestRetentionWaitsForEveryAnchorAndSink(t *testing.T) {
 	signer, file := newSigner(t), logFile(t)
 	rc, slow, anchors := newReceiver(t), newReceiver(t, forever(hang)...), newReceiver(t)
@@ -147,7 +178,7 @@ func TestRetentionWaitsForEveryAnchorAndSink(t *testing.T) {
 		Key: func() (*checkpoint.Signer, error) { return signer, nil }, CheckpointEvery: 10 * time.Millisecond, OnCheckpoint: s.Publish,
 		Rotate: audit.Rotation{Size: 8 << 10, Keep: 1, Removable: s.Removable},
 	})
-	check(t, s.Start(e.SessionID(), e.committed))
+	check(t, s.Start(e.SessionID(), e.Stats))
 	t.Cleanup(func() { stop(s) })
 	e.records(t, 200)
 	segments := func() []audit.Segment {
@@ -307,7 +338,7 @@ func TestASinkReadsOnWhenItsLogIsBack(t *testing.T) {
 	var log said
 	s := prepare(t, e.file, Config{Sinks: []Target{sinkAt(t, rc.URL)}, Logger: log.logger()})
 	check(t, os.Rename(e.file, e.file+".away"))
-	check(t, s.Start(e.SessionID(), e.committed))
+	check(t, s.Start(e.SessionID(), e.Stats))
 	t.Cleanup(func() { stop(s) })
 	eventually(t, "it is said", func() bool { return strings.Contains(log.String(), "reading the log: ") })
 	check(t, os.Rename(e.file+".away", e.file))
@@ -320,7 +351,7 @@ func TestALongRecordGoesAlone(t *testing.T) {
 			t.Errorf("%d records, %d bytes", b.records, len(b.lines))
 		}
 		return nil
-	}, trouble: trouble{logger: (&said{}).logger()}, logger: (&said{}).logger()}
+	}, trouble: trouble{logger: (&said{}).logger()}, logger: (&said{}).logger(), state: func() audit.Stats { return audit.Stats{} }}
 	k.target = sinkAt(t, "https://w.test")
 	for n := range uint64(20) {
 		check(t, k.take(t.Context(), &audit.Entry{Seq: n + 1, Raw: make([]byte, (n%3)*(maxBytes/2-5))}))
@@ -334,7 +365,7 @@ func TestALongRecordGoesAlone(t *testing.T) {
 func TestASinkThatIsSlowIsSaid(t *testing.T) {
 	var log said
 	written := uint64(0)
-	k := &sink{deliver: func(context.Context, *batch) error { return nil }, committed: func() uint64 { return written }}
+	k := &sink{deliver: func(context.Context, *batch) error { return nil }, state: func() audit.Stats { return audit.Stats{Seq: written} }}
 	k.logger, k.trouble = log.logger(), trouble{logger: log.logger()}
 	k.lastTry = time.Now()
 	for seq := uint64(1); seq < 1000; seq++ {
