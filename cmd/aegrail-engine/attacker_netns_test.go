@@ -40,7 +40,7 @@ func attackMain() {
 	attempts := map[string]func([]string){
 		"get": attackGet, "udp": attackUDP, "sockets": attackSockets, "dial": attackDial, "unix": attackUnix,
 		"flush": attackFlush, "network": attackNetwork, "process": attackProcess, "status": attackStatus, "files": attackFiles, "nested": attackNested,
-		"orphan": attackOrphan, "fds": attackFDs, "calls": attackCalls, "mounts": attackMounts,
+		"orphan": attackOrphan, "fds": attackFDs, "calls": attackCalls, "mounts": attackMounts, "unmapped": attackUnmapped,
 	}
 	if len(os.Args) < 2 || attempts[os.Args[1]] == nil {
 		fmt.Println("no such attack")
@@ -381,6 +381,32 @@ func attackNested(args []string) {
 	if err := c.Run(); err != nil {
 		fmt.Println("nested:", err)
 	}
+}
+
+// attackUnmapped: DIR: mounts the kernel's own files in a user namespace that maps
+// nobody, with a capability that outlives execve.
+func attackUnmapped(args []string) {
+	if len(args) == 1 {
+		c := exec.Command("/proc/self/exe", "unmapped", args[0], "inside")
+		c.Args[0] = "attack"
+		c.Stdout, c.Stderr = os.Stdout, os.Stderr
+		c.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP, AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN},
+		}
+		if err := c.Start(); err != nil {
+			say("unmapped", err)
+			return
+		}
+		_ = c.Wait()
+		return
+	}
+	say("unmapped", nil)
+	say("cgroups", unix.Mount("cgroup2", args[0], "cgroup2", 0, ""))
+	f, err := os.OpenFile(args[0]+"/cgroup.procs", os.O_WRONLY, 0)
+	if err == nil {
+		f.Close()
+	}
+	say("the machine's cgroups", err)
 }
 
 // attackOrphan leaves a process behind that does the rest once its parents are

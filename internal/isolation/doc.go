@@ -34,7 +34,8 @@
 // other programs that can be found is hidden: D-Bus, the agents for ssh and
 // gpg, Docker, X11 and tmux would all run commands outside for whoever asks.
 // For root, whose files include the kernel's, /proc/sys and /sys are read-only
-// besides, and /dev has the harmless devices alone.
+// besides, /dev has the harmless devices alone, and there are no user namespaces
+// to mount any of it anew in.
 //
 // # How it comes to be
 //

@@ -98,10 +98,15 @@ func mountProc() error {
 	return nil
 }
 
-// holdRoot takes from root's user what the kernel's files give it. The kernel lets a file's owner write it without any capability, and to the
-// kernel's own files root is the owner: core_pattern or a disk would lead
-// outside.
+// holdRoot takes from root's user what the kernel's files give it. The kernel
+// lets a file's owner write it without any capability, and to the kernel's own
+// files root is the owner: core_pattern or a disk would lead outside.
 func holdRoot() error {
+	// In a user namespace of its own root could mount those files anew: cgroups
+	// to begin with. It could use it for nothing else, since it may not map its user.
+	if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
+		return fmt.Errorf("forbidding root user namespaces: %w", err)
+	}
 	if err := privateDev(); err != nil {
 		return fmt.Errorf("making a /dev for root: %w", err)
 	}
