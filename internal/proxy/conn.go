@@ -136,10 +136,11 @@ func (c *conn) identify() *refusal {
 	return nil
 }
 
+// leaveTally takes c off its principal's tally. It stays c's: a stream of HTTP/2
+// may begin, in a goroutine of its own, when its connection is forgotten.
 func (c *conn) leaveTally() {
 	if c.tally != nil {
 		c.s.tallies.leave(c.principalID)
-		c.tally = nil
 	}
 }
 

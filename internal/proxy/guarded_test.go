@@ -37,3 +37,23 @@ func TestACutAtTheEndOfAnExchangeDoesNotReachTheNext(t *testing.T) {
 		t.Errorf("the next exchange begins with %v", err)
 	}
 }
+
+// net/http forgets a connection without waiting for its streams, of which the last
+// may only begin then.
+func TestAStreamMayBeginWhenItsConnectionIsForgotten(t *testing.T) {
+	s := &Server{limits: Limits{}.withDefaults(), tallies: tallies{of: map[string]*tally{}}}
+	c := &conn{s: s, principalID: "agent", tally: s.tallies.join("agent")}
+	began := make(chan *refusal)
+	go func() {
+		x := newExchange(s)
+		x.c = c
+		began <- x.enter()
+	}()
+	c.release()
+	if why := <-began; why != nil {
+		t.Errorf("refused: %s", why.reason)
+	}
+	if len(s.tallies.of) != 0 {
+		t.Error("the principal is still counted")
+	}
+}
