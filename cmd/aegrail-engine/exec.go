@@ -108,6 +108,9 @@ func execute(ctx context.Context, o *execOptions, args []string, w *world) error
 	code, err := runChild(ctx, c, os.Stdin)
 	err = errors.Join(err, l.stop(w, paint))
 	seen.summary(o.auditFile, l.log.Stats().Dropped)
+	if l.policyChanged() {
+		fmt.Fprintf(w.stderr, "aegrail-engine: %s is not what it was when COMMAND began; look at it before you use it again\n", o.policy)
+	}
 	if err == nil && code != 0 {
 		return &exitError{code: code}
 	}
@@ -118,6 +121,7 @@ func execute(ctx context.Context, o *execOptions, args []string, w *world) error
 // read.
 type laptop struct {
 	*engine
+	policyFile  *policyFile
 	cage        *isolation.Namespace // nil where there is none
 	notIsolated error                // why COMMAND is not isolated; nil where it is
 	listeners   laptopListeners
@@ -130,11 +134,12 @@ type laptop struct {
 
 // start makes the engine. Nothing is served before everything is there.
 func (l *laptop) start(o *execOptions, w *world, seen *tally) error {
-	file := policyFile{name: o.policy, options: policy.Options{AnyAgent: true, Observe: o.observe}}
-	rules, err := file.load()
+	l.policyFile = &policyFile{name: o.policy, options: policy.Options{AnyAgent: true, Observe: o.observe}}
+	rules, err := l.policyFile.load()
 	if err != nil {
 		return err
 	}
+	l.policyFile.name = absolute(o.policy) // whatever becomes of this directory
 	for _, warning := range rules.warnings {
 		fmt.Fprintf(w.stderr, "aegrail-engine: %s\n", warning.String())
 	}
@@ -173,6 +178,13 @@ func (l *laptop) start(o *execOptions, w *world, seen *tally) error {
 		return errors.Join(err, log.Close())
 	}
 	return l.serve(agent)
+}
+
+// policyChanged reports that the next run would not be under this one's policy.
+// COMMAND cannot write the file, but it may rename what the file is in.
+func (l *laptop) policyChanged() bool {
+	_, changed, err := l.policyFile.reload()
+	return changed || err != nil
 }
 
 // facts are what the log says of this run. An auditor reads there whether
