@@ -102,6 +102,16 @@ func TestIsolatedCommandGetsSignals(t *testing.T) {
 	}
 }
 
+// A signal to one's own process group passes by pid namespaces.
+func TestE03SignalsToTheGroupStayInside(t *testing.T) {
+	c := newCage(t)
+	c.before = func(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} } // no terminal
+	r := c.run("sh", "-c", "kill -KILL 0")
+	if r.code != 137 || !strings.Contains(r.stderr, "0 allowed, 0 denied") {
+		t.Errorf("exit code %d\n%s", r.code, r.stderr)
+	}
+}
+
 // openTerminal returns the two ends of a new terminal.
 func openTerminal(t *testing.T) (user, program *os.File) {
 	t.Helper()

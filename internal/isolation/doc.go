@@ -59,5 +59,6 @@
 // write, also what that user runs later outside (a shell's profile, a crontab).
 // A unix socket that is made after the start, at a path the command can reach,
 // is open to it. A terminal, pipe or socket that the user gives as standard
-// input, output or error is the command's.
+// input, output or error is the command's. At a terminal the command is in the
+// engine's process group, for job control, and can signal all of it.
 package isolation

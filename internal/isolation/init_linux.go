@@ -32,7 +32,7 @@ func initialise(c control) (int, error) {
 		return 0, fmt.Errorf("waiting for the command: %w", err)
 	}
 	child, err := os.StartProcess(m.Command.Path, m.Command.Args, &os.ProcAttr{
-		Env: m.Command.Env, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+		Env: m.Command.Env, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}, Sys: &syscall.SysProcAttr{Setpgid: !jobControl()},
 	})
 	if err != nil {
 		return 0, err
@@ -55,6 +55,18 @@ func initialise(c control) (int, error) {
 		}
 	}()
 	return reap(child.Pid)
+}
+
+// jobControl reports that there is a terminal that stops and interrupts process
+// groups. Then the command stays in the engine's. Elsewhere it gets one of its own:
+// a signal to the whole group passes by pid namespaces, and would reach the engine
+// and what its user runs beside it.
+func jobControl() bool {
+	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+	return !errors.Is(err, unix.ENXIO)
 }
 
 // reap waits for every process that is left to process 1, until the command's
