@@ -49,6 +49,7 @@ type conn struct {
 	at      time.Time // of the latest look at the clock, before or after a request
 	*turn             // nil while a request is waited for
 	resting bool      // rest is to go on, in a goroutine of its own
+	idleBy  time.Time // when a connection that has settled ends without a request; zero: it has not settled
 
 	mu      sync.Mutex
 	one     *exchange              // HTTP/1: what is under way
@@ -216,6 +217,7 @@ func (c *conn) nextHead(rw net.Conn) bool {
 		}
 		return false
 	}
+	c.idleBy = noDeadline
 	c.beginTurn()
 	c.at = c.s.now()
 	c.wire.headBy = c.at.Add(c.s.limits.Head)

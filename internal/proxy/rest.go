@@ -18,7 +18,10 @@ import (
 func (c *conn) rest() {
 	c.resting = false
 	c.s.tidier.settled(c.s)
-	c.readUntil(c.at.Add(c.s.limits.Idle))
+	if c.idleBy.IsZero() { // a piece of a TLS record is no request and moves nothing
+		c.idleBy = c.at.Add(c.s.limits.Idle)
+	}
+	c.readUntil(c.idleBy)
 	if c.s.draining.Load() || c.awaitReadable() != nil {
 		c.endHTTP1()
 		return
