@@ -63,7 +63,6 @@ type turn struct {
 	head http1.RequestHead
 	h1   h1client
 	x    *exchange
-	out  []byte // what is gathered of an answer
 }
 
 // beginTurn takes a turn from the pool, unless c has one.
@@ -81,9 +80,6 @@ func (c *conn) endTurn() {
 	}
 	c.turn = nil
 	t.h1 = h1client{}
-	if cap(t.out) > 2*outSize {
-		t.out = nil
-	}
 	t.x.c, t.x.client, t.x.view = nil, nil, nil
 	c.s.turns.Put(t)
 }

@@ -19,6 +19,10 @@ type writer interface{ Write(p []byte) (int, error) }
 // outSize is where pieces of an answer stop being gathered: one full TLS record.
 const outSize = 16 << 10
 
+// outs are not kept with a turn: one that is used only while an answer is written
+// is in the cache, and one for each request in flight is not.
+var outs = sync.Pool{New: func() any { b := make([]byte, 0, outSize+1024); return &b }}
+
 // h1client answers a client that speaks HTTP/1.
 type h1client struct {
 	c     *conn
@@ -143,7 +147,10 @@ func bodiless(method string, status int) bool {
 }
 
 func (cl *h1client) relay(x *exchange, resp *upstream.Response) *refusal {
-	out := cl.c.out[:0]
+	pooled := outs.Get().(*[]byte)
+	out := (*pooled)[:0]
+	defer func() { *pooled = out[:0]; outs.Put(pooled) }()
+
 	none := bodiless(x.req.Method, resp.Status)
 	chunked := !none && resp.Length < 0 && cl.head.Minor == 1
 	untilClose := !none && resp.Length < 0 && !chunked
@@ -180,7 +187,6 @@ func (cl *h1client) relay(x *exchange, resp *upstream.Response) *refusal {
 			cl.keep = false
 		}
 	}
-	cl.c.out = out[:0]
 	return nil
 }
 

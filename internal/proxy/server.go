@@ -67,7 +67,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.exchanges.New = func() any { return newExchange(s) }
 	s.turns.New = func() any {
-		t := &turn{x: newExchange(s), out: make([]byte, 0, outSize+1024)}
+		t := &turn{x: newExchange(s)}
 		t.x.alone = true
 		return t
 	}
