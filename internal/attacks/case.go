@@ -144,6 +144,9 @@ const (
 func addresses(name string, asked int) []netip.Addr {
 	out, in := netip.MustParseAddr(outsideAddr), netip.MustParseAddr(insideAddr)
 	name = strings.TrimSuffix(strings.ToLower(name), ".")
+	if name == "localhost" {
+		return []netip.Addr{netip.MustParseAddr(h2specAddr)}
+	}
 	label, ok := strings.CutSuffix(name, ".test")
 	if !ok {
 		return nil

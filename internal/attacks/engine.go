@@ -20,6 +20,7 @@ import (
 	"github.com/arpitcoder/aegrail-engine/certs"
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
 	"github.com/arpitcoder/aegrail-engine/internal/identity"
+	"github.com/arpitcoder/aegrail-engine/internal/intake"
 	"github.com/arpitcoder/aegrail-engine/internal/metrics"
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
 	aegrail "github.com/arpitcoder/aegrail-engine/internal/proxy"
@@ -61,7 +62,7 @@ spec:
 func enginePeer(version string) proxy {
 	return proxy{name: engineName, version: version, how: "the policy in engine.go, one rule a line",
 		command: func(l *lab, dir, addr string) (*exec.Cmd, error) {
-			if err := os.WriteFile(filepath.Join(dir, policyName), fmt.Appendf(nil, policyText, l.up.port), 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, policyName), append(fmt.Appendf(nil, policyText, l.up.port), l.morePolicy...), 0o600); err != nil {
 				return nil, err
 			}
 			return l.role(engineName, dir, addr), nil
@@ -157,13 +158,22 @@ func assemble(o options, log *audit.Log, logger *slog.Logger) (aegrail.Config, *
 	quotas, err := quota.New(quota.Config{Now: time.Now})
 	cfg = aegrail.Config{
 		Policy: new(aegrail.PolicySource), Log: log, Leaves: leaves, Upstream: client, Quota: quotas,
-		Identify: identity.Fixed(identity.Principal{AgentIdentity: "attacks"}), Metrics: counters, Logger: logger,
+		Identify: byAddress, Metrics: counters, Logger: logger,
 	}
 	if !o.shipped {
 		cfg.Limits.ConnectionsPerClient = 16384 // every attacker here has one address
 	}
 	cfg.Policy.Store(set)
 	return cfg, client, err
+}
+
+// byAddress tells the well-behaved client of the floods from the attackers: a
+// flood is to cost its own principal alone.
+func byAddress(f intake.Flow) (identity.Principal, error) {
+	if f.Client.Addr().String() == honestAddr {
+		return identity.Principal{AgentIdentity: "honest"}, nil
+	}
+	return identity.Principal{AgentIdentity: "attacks"}, nil
 }
 
 func rootsOf(dir string) (*x509.CertPool, error) {

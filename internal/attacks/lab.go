@@ -17,12 +17,13 @@ import (
 
 // lab is what a run works with.
 type lab struct {
-	dir      string // keys, configurations, logs; removed at the end
-	self     string // this program
-	keys     keys
-	up       *upstream
-	progress io.Writer
-	names    int // cases have numbers below it
+	dir        string // keys, configurations, logs; removed at the end
+	self       string // this program
+	keys       keys
+	up         *upstream
+	progress   io.Writer
+	names      int    // cases have numbers below it
+	morePolicy string // rules of the engine beside those of engine.go
 }
 
 func newLab(progress io.Writer) (*lab, error) {

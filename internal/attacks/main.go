@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"regexp"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -26,10 +27,13 @@ type options struct {
 	peers, only, out string
 	verbose          bool
 	generated        bool
+	h2spec, floods   bool
 	role, dir        string
 	listen, keys     string
 	upstream         string
 	shipped          bool
+	target, what     string
+	during           time.Duration
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -40,6 +44,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f.StringVar(&o.only, "only", "", "rows whose id and words match this `regexp`")
 	f.StringVar(&o.out, "o", "", "write the table to `FILE`")
 	f.BoolVar(&o.generated, "generated", true, "the generated cases too, unless -only is given")
+	f.BoolVar(&o.h2spec, "h2spec", true, "h2spec against the engine and the standard library, unless -only is given")
+	f.BoolVar(&o.floods, "floods", true, "floods, with what they cost the engine, unless -only is given")
 	f.BoolVar(&o.verbose, "v", false, "print every row with its verdict and reason")
 	f.StringVar(&o.role, "role", "", "be the proxy `NAME`; the harness starts itself so")
 	f.StringVar(&o.dir, "dir", "", "with -role: where its own files are")
@@ -47,6 +53,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f.StringVar(&o.keys, "keys", "", "with -role: where the keys are")
 	f.StringVar(&o.upstream, "upstream", "", "with -role: the upstream's port")
 	f.BoolVar(&o.shipped, "shipped", false, "with -role: the engine's limits as they are shipped")
+	f.StringVar(&o.target, "target", "", "with -role honest or flood: the host")
+	f.StringVar(&o.what, "what", "", "with -role flood: which")
+	f.DurationVar(&o.during, "during", time.Second, "with -role honest or flood: how long")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -60,6 +69,12 @@ func serveRole(o options) error {
 	switch o.role {
 	case engineName:
 		return serveEngine(o)
+	case floodName:
+		return serveFlood(o, os.Stdout)
+	case honestName:
+		return serveHonest(o)
+	case h2specName:
+		return serveH2spec(o)
 	case goproxyName:
 		return serveGoproxy(o)
 	case martianName:
@@ -105,23 +120,58 @@ func attackAll(ctx context.Context, o options, stdout, stderr io.Writer) (err er
 		all = append(all, res)
 		res.print(stdout, cases, o.verbose)
 	}
-	var more *generatedRun
-	if o.generated && o.only == "" {
-		fmt.Fprintln(stderr, "generated cases")
-		if more, err = l.attackGenerated(ctx); err != nil {
-			return err
-		}
-		more.print(stdout)
+	more, err := l.more(ctx, o, stdout)
+	if err != nil {
+		return err
 	}
 	if o.out != "" {
 		if err := os.WriteFile(o.out, report(cases, all, more, missing), 0o644); err != nil {
 			return err
 		}
 	}
-	if len(all[0].unmet(cases)) > 0 || more != nil && len(more.unmet) > 0 {
+	if len(all[0].unmet(cases)) > 0 || more.unmet() {
 		return errThrough
 	}
 	return nil
+}
+
+// more is what is no row of the catalogue.
+type more struct {
+	generated   *generatedRun
+	conformance *conformance
+	floods      []measured
+}
+
+func (m more) unmet() bool {
+	return m.generated != nil && len(m.generated.unmet) > 0 || m.conformance != nil && m.conformance.lower()
+}
+
+// more runs what o asks for beside the rows.
+func (l *lab) more(ctx context.Context, o options, stdout io.Writer) (m more, err error) {
+	if o.only != "" {
+		return m, nil
+	}
+	if o.generated {
+		fmt.Fprintln(l.progress, "generated cases")
+		if m.generated, err = l.attackGenerated(ctx); err != nil {
+			return m, err
+		}
+		m.generated.print(stdout)
+	}
+	if o.h2spec {
+		fmt.Fprintln(l.progress, "h2spec")
+		if m.conformance, err = l.conform(ctx); err != nil {
+			return m, err
+		}
+		m.conformance.print(stdout)
+	}
+	if o.floods {
+		if m.floods, err = l.measureFloods(ctx); err != nil {
+			return m, err
+		}
+		printFloods(stdout, m.floods)
+	}
+	return m, nil
 }
 
 // chosen are the cases whose id and words match only.

@@ -58,7 +58,7 @@ func makeKeys(dir string) (k keys, err error) {
 	}
 	// An apex and look-alikes, and what hangs below a case's name: an upstream
 	// that a client reaches by a wrong name must have a good certificate for it.
-	names = append(names, "api.test", "evilapi.test", "kubernetes.default.svc", outsideAddr, insideAddr)
+	names = append(names, "api.test", "evilapi.test", "kubernetes.default.svc", "localhost", outsideAddr, insideAddr)
 	k.good = root.Certificate(harness{}, names...)
 	k.bad = map[string]*tls.Config{}
 	for _, b := range root.BadTLS(harness{}, "*.api.test") {

@@ -205,6 +205,10 @@ func (u *upstream) talk(d *dialogue) {
 			d.cap.raw = append(d.cap.raw, buf[:min(n, room)]...)
 		}
 		raw := d.cap.raw
+		if len(u.cases) == 0 { // nobody will judge: a flood's upstream keeps what is not answered
+			raw = raw[d.at:]
+			d.cap.raw, d.at = raw, 0
+		}
 		u.mu.Unlock()
 		for err == nil {
 			size := d.whole(raw[d.at:])

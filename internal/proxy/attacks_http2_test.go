@@ -433,7 +433,7 @@ func TestR03HeaderBombs(t *testing.T) {
 func TestR08WindowsAreCapped(t *testing.T) {
 	e := enginetest.Start(t, nil)
 	c := dialH2(t, e, "allowed.test")
-	stream, connection := uint32(65535), uint32(65535)
+	stream, connection, frameSize := uint32(65535), uint32(65535), uint32(16384)
 	_ = c.framer.WritePing(false, [8]byte{1})
 	for {
 		frame, err := c.framer.ReadFrame()
@@ -445,6 +445,9 @@ func TestR08WindowsAreCapped(t *testing.T) {
 			if v, ok := f.Value(http2.SettingInitialWindowSize); ok {
 				stream = v
 			}
+			if v, ok := f.Value(http2.SettingMaxFrameSize); ok {
+				frameSize = v
+			}
 			if v, ok := f.Value(http2.SettingMaxConcurrentStreams); ok && v > 100 {
 				t.Errorf("%d streams", v)
 			}
@@ -453,6 +456,9 @@ func TestR08WindowsAreCapped(t *testing.T) {
 		case *http2.PingFrame:
 			if stream > 1<<20 || connection > 4<<20 {
 				t.Errorf("windows of %d bytes a stream and %d a connection", stream, connection)
+			}
+			if frameSize > stream {
+				t.Errorf("frames of %d bytes are allowed where the window has %d", frameSize, stream)
 			}
 			return
 		}

@@ -29,6 +29,7 @@ func (s *Server) http2Server() *http.Server {
 			MaxConcurrentStreams:          s.limits.Streams,
 			MaxReceiveBufferPerConnection: 1 << 20,
 			MaxReceiveBufferPerStream:     256 << 10,
+			MaxReadFrameSize:              256 << 10, // a frame that we call allowed must fit the stream's window
 			SendPingTimeout:               s.limits.Idle,
 			WriteByteTimeout:              s.limits.WriteStall,
 		},

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// reasons say why a case of h2spec fails that the standard library's server
+// fails too. It reads our frames, so they are its own.
+func h2reasons() map[string]string {
+	const answered = "the stream is answered with 400 in place of a reset; no handler sees it and nothing is forwarded"
+	return map[string]string{
+		"http2/4.2/3":     "the frame of 20 KB is within the frame size that the server announces; h2spec takes 16 KiB for granted",
+		"http2/6.5.3/1":   "a setting twice in one frame ends the connection: the server takes it for an attack",
+		"http2/8.1.2.2/1": answered,
+		"http2/8.1.2.2/2": answered,
+	}
+}
+
+// report is the section of the table.
+func (f *conformance) report(w io.Writer) {
+	if f == nil {
+		return
+	}
+	engine, standard := failures(f.engine), failures(f.standard)
+	fmt.Fprintf(w, "\n## H9: h2spec %s\n\nThe engine passes %d of %d; the standard library's server, in the same run, %d of %d.\n\n| case | | expected | got | why |\n|---|---|---|---|---|\n",
+		f.version, len(f.engine)-len(engine), len(f.engine), len(f.standard)-len(standard), len(f.standard))
+	for _, c := range engine {
+		why := h2reasons()[c.ID]
+		if why == "" {
+			why = "not known: look at it"
+		}
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s |\n", c.ID, cell(c.What), cell(strings.Join(c.Expected, " or ")), cell(c.Got), why)
+	}
+}
+
+// reportFloods is the section of the table.
+func reportFloods(w io.Writer, all []measured) {
+	if len(all) == 0 {
+		return
+	}
+	fmt.Fprintf(w, `
+## R: floods
+
+Each by %d attackers for %.0f s against an engine of its own with its limits as shipped, on the same two cores as the attackers and
+the upstream; the well-behaved client makes one request after another on one connection meanwhile.
+
+| | flood | attempts | resident before / peak, MiB | goroutines before / after | log grew, KiB | client alone, median / p99 ms | beside the flood |
+|---|---|--:|--:|--:|--:|--:|--:|
+`, floodWorkers, floodTime.Seconds())
+	for _, m := range all {
+		what := m.what
+		if m.note != "" {
+			what += ": " + m.note
+		}
+		fmt.Fprintf(w, "| %s | %s | %d | %d / %d | %d / %d | %d | %s | %s |\n", m.id, what, m.attempts, m.rss>>20, m.peak>>20, m.before.Goroutines, m.after.Goroutines, m.log>>10, m.alone, m.beside)
+	}
+}
+
+func printFloods(w io.Writer, all []measured) {
+	for _, m := range all {
+		fmt.Fprintf(w, "%s %s: %d in %.1f s, resident %d MiB, at most %d, goroutines %d, then %d, log +%d KiB, client %s ms alone, %s beside %s\n", m.id, m.what, m.attempts, m.took.Seconds(),
+			m.rss>>20, m.peak>>20, m.before.Goroutines, m.after.Goroutines, m.log>>10, m.alone, m.beside, m.note)
+	}
+}
