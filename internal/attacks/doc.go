@@ -5,9 +5,11 @@
 //	go run . -peers none      the engine alone
 //	go run . -o ATTACKS.md    the table goes into that file
 //	go run . -only S10 -v     rows that match a regular expression, each with its verdict
+//	go run . -peers none -generated=false -h2spec=false -floods=false
+//	                          the rows and nothing else
 //
-// It exits 1 unless the engine met every row, and unless its log says exactly
-// what arrived.
+// It exits 1 unless the engine met every row and every generated case, its log
+// says exactly what arrived, and it passes what net/http passes of h2spec.
 //
 // # Who decides
 //
@@ -31,6 +33,15 @@
 // named by the log. Then every distinct stream of bytes that the engine sent is
 // replayed to Go's, nginx's, Node's and h11's parsers, and all must read the
 // same requests, paths and bodies in it.
+//
+// # h2spec and floods
+//
+// h2spec runs against the engine, through a tunnel, and against net/http's own
+// server in the same run (h2spec.go). Floods (floods.go) meet an engine of their
+// own with its limits as they are shipped. The attackers and a well-behaved
+// client are processes of their own, the client with an identity of its own by
+// its address; memory, goroutines, the growth of the log and the client's
+// latencies are printed, and none of it is asserted: a duration is no test.
 //
 // # What the policy is
 //

@@ -44,9 +44,10 @@ func reportFloods(w io.Writer, all []measured) {
 ## R: floods
 
 Each by %d attackers for %.0f s against an engine of its own with its limits as shipped, on the same two cores as the attackers and
-the upstream; the well-behaved client makes one request after another on one connection meanwhile.
+the upstream; the well-behaved client, an agent of its own, makes one request after another on one connection meanwhile. Bold: its median
+is more than twice, or its 99th percentile more than five times what it was.
 
-| | flood | attempts | resident before / peak, MiB | goroutines before / after | log grew, KiB | client alone, median / p99 ms | beside the flood |
+| | flood | attempts | resident before / peak, MiB | goroutines before / after | attackers' records, KiB | client alone, median / p99 ms | beside the flood |
 |---|---|--:|--:|--:|--:|--:|--:|
 `, floodWorkers, floodTime.Seconds())
 	for _, m := range all {
@@ -54,13 +55,21 @@ the upstream; the well-behaved client makes one request after another on one con
 		if m.note != "" {
 			what += ": " + m.note
 		}
-		fmt.Fprintf(w, "| %s | %s | %d | %d / %d | %d / %d | %d | %s | %s |\n", m.id, what, m.attempts, m.rss>>20, m.peak>>20, m.before.Goroutines, m.after.Goroutines, m.log>>10, m.alone, m.beside)
+		fmt.Fprintf(w, "| %s | %s | %d | %d / %d | %d / %d | %d | %s | %s |\n", m.id, what, m.attempts, m.rss>>20, m.peak>>20, m.before.Goroutines, m.after.Goroutines, m.log>>10, m.alone, m.held())
 	}
+}
+
+// held is what the client had beside the flood, in bold where it was held up.
+func (m measured) held() string {
+	if m.beside.Median > 2*m.alone.Median || m.beside.P99 > 5*m.alone.P99 {
+		return "**" + m.beside.String() + "**"
+	}
+	return m.beside.String()
 }
 
 func printFloods(w io.Writer, all []measured) {
 	for _, m := range all {
-		fmt.Fprintf(w, "%s %s: %d in %.1f s, resident %d MiB, at most %d, goroutines %d, then %d, log +%d KiB, client %s ms alone, %s beside %s\n", m.id, m.what, m.attempts, m.took.Seconds(),
+		fmt.Fprintf(w, "%s %s: %d in %.1f s, resident %d MiB, at most %d, goroutines %d, then %d, the attackers' records %d KiB, client %s ms alone, %s beside %s\n", m.id, m.what, m.attempts, m.took.Seconds(),
 			m.rss>>20, m.peak>>20, m.before.Goroutines, m.after.Goroutines, m.log>>10, m.alone, m.beside, m.note)
 	}
 }

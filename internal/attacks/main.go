@@ -120,58 +120,58 @@ func attackAll(ctx context.Context, o options, stdout, stderr io.Writer) (err er
 		all = append(all, res)
 		res.print(stdout, cases, o.verbose)
 	}
-	more, err := l.more(ctx, o, stdout)
+	beside, err := l.beside(ctx, o, stdout)
 	if err != nil {
 		return err
 	}
 	if o.out != "" {
-		if err := os.WriteFile(o.out, report(cases, all, more, missing), 0o644); err != nil {
+		if err := os.WriteFile(o.out, report(cases, all, beside, missing), 0o644); err != nil {
 			return err
 		}
 	}
-	if len(all[0].unmet(cases)) > 0 || more.unmet() {
+	if len(all[0].unmet(cases)) > 0 || beside.unmet() {
 		return errThrough
 	}
 	return nil
 }
 
-// more is what is no row of the catalogue.
-type more struct {
+// beside is what is no row of the catalogue.
+type beside struct {
 	generated   *generatedRun
 	conformance *conformance
 	floods      []measured
 }
 
-func (m more) unmet() bool {
-	return m.generated != nil && len(m.generated.unmet) > 0 || m.conformance != nil && m.conformance.lower()
+func (b beside) unmet() bool {
+	return b.generated != nil && len(b.generated.unmet) > 0 || b.conformance != nil && b.conformance.lower()
 }
 
-// more runs what o asks for beside the rows.
-func (l *lab) more(ctx context.Context, o options, stdout io.Writer) (m more, err error) {
+// beside runs what o asks for beside the rows.
+func (l *lab) beside(ctx context.Context, o options, stdout io.Writer) (b beside, err error) {
 	if o.only != "" {
-		return m, nil
+		return b, nil
 	}
 	if o.generated {
 		fmt.Fprintln(l.progress, "generated cases")
-		if m.generated, err = l.attackGenerated(ctx); err != nil {
-			return m, err
+		if b.generated, err = l.attackGenerated(ctx); err != nil {
+			return b, err
 		}
-		m.generated.print(stdout)
+		b.generated.print(stdout)
 	}
 	if o.h2spec {
 		fmt.Fprintln(l.progress, "h2spec")
-		if m.conformance, err = l.conform(ctx); err != nil {
-			return m, err
+		if b.conformance, err = l.conform(ctx); err != nil {
+			return b, err
 		}
-		m.conformance.print(stdout)
+		b.conformance.print(stdout)
 	}
 	if o.floods {
-		if m.floods, err = l.measureFloods(ctx); err != nil {
-			return m, err
+		if b.floods, err = l.measureFloods(ctx); err != nil {
+			return b, err
 		}
-		printFloods(stdout, m.floods)
+		printFloods(stdout, b.floods)
 	}
-	return m, nil
+	return b, nil
 }
 
 // chosen are the cases whose id and words match only.
