@@ -343,7 +343,7 @@ func (c *conn) serveTLS(tc *tls.Conn) {
 // serveHTTP1 carries the requests of a connection whose authority is known.
 func (c *conn) serveHTTP1(rw net.Conn) {
 	c.reader.Reset(rw)
-	c.rw = rw
+	c.rw, c.at = rw, c.s.now()
 	c.goOn()
 }
 
