@@ -276,6 +276,25 @@ func TestE05KeysPolicyAndLogAreOutOfReach(t *testing.T) {
 	}
 }
 
+// A directory that was opened outside leads through the mounts outside.
+func TestE05ADirectoryIsNoStandardInput(t *testing.T) {
+	c := newCage(t)
+	dir, err := os.Open(c.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	cmd := c.engine("touch", "started")
+	cmd.Stdin = dir
+	out, _ := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "cannot isolate COMMAND: /dev/stdin is a directory") {
+		t.Errorf("%d\n%s", cmd.ProcessState.ExitCode(), out)
+	}
+	if _, err := os.Stat(filepath.Join(c.dir, "started")); err == nil {
+		t.Error("COMMAND was started")
+	}
+}
+
 // A directory's name, an argument and a variable are bytes to the kernel.
 func TestE05NamesThatAreNotUTF8AreHeldAsOthers(t *testing.T) {
 	c := newCage(t)

@@ -30,9 +30,13 @@ type Namespace struct {
 
 // Start makes the namespaces, with a child in them that is this program with
 // the arguments args and a stage behind them: it is to call Child with the
-// stage, and has this process's environment. The error says why there is no isolation to be had. The caller must
-// not have made itself undumpable before, and may do so after.
+// stage, and has this process's environment. The error says why there is no
+// isolation to be had. The caller must not have made itself undumpable before,
+// and may do so after.
 func Start(args []string) (*Namespace, error) {
+	if err := noDirectories(os.Stdin, os.Stdout, os.Stderr); err != nil {
+		return nil, err
+	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("making the control socket: %w", err)
@@ -61,6 +65,18 @@ func Start(args []string) (*Namespace, error) {
 		return nil, fmt.Errorf("making the namespaces: %w%s", unwrapPath(err), forbidden(err))
 	}
 	return n, nil
+}
+
+// noDirectories fails for files that a command would be given to walk from: a
+// directory that was opened outside leads through the mounts outside, where
+// nothing is hidden.
+func noDirectories(files ...*os.File) error {
+	for _, f := range files {
+		if info, err := f.Stat(); err == nil && info.IsDir() {
+			return fmt.Errorf("%s is a directory, which would lead past what is hidden; give a file, or /dev/null", f.Name())
+		}
+	}
+	return nil
 }
 
 // unwrapPath takes away "fork/exec /proc/self/exe", which is no file that anybody could mend.
