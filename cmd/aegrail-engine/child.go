@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -33,20 +32,7 @@ type plainChild struct{ *exec.Cmd }
 
 func (c plainChild) Signal(s os.Signal) { _ = c.Process.Signal(s) } // it may be gone already
 
-func (c plainChild) Wait() (int, error) {
-	err := c.Cmd.Wait()
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0, nil
-	case !errors.As(err, &exit):
-		return 0, err
-	}
-	if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		return 128 + int(ws.Signal()), nil
-	}
-	return exit.ExitCode(), nil
-}
+func (c plainChild) Wait() (int, error) { return isolation.ExitCode(c.Cmd.Wait()) }
 
 // isolatedChild runs in namespaces that are ready for it.
 type isolatedChild struct {

@@ -1,7 +1,9 @@
 package isolation
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"os/signal"
 	"slices"
 	"syscall"
@@ -22,4 +24,20 @@ func Forwarded() []os.Signal {
 // group, so that the command has it already.
 func FromTerminal(s os.Signal) bool {
 	return s == syscall.SIGINT || s == syscall.SIGQUIT || s == syscall.SIGWINCH
+}
+
+// ExitCode is what a process has ended with whose exec.Cmd.Wait returned err: 128 + n
+// for signal n, as a shell has it. The error is one of waiting.
+func ExitCode(err error) (int, error) {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0, nil
+	case !errors.As(err, &exit):
+		return 0, err
+	}
+	if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return 128 + int(ws.Signal()), nil
+	}
+	return exit.ExitCode(), nil
 }

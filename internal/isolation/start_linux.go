@@ -239,17 +239,7 @@ func (n *Namespace) Wait() (int, error) {
 	n.waited = true
 	err := n.child.Wait()
 	_ = n.control.conn.Close()
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0, nil
-	case !errors.As(err, &exit):
-		return 0, err
-	}
-	if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		return 128 + int(ws.Signal()), nil
-	}
-	return exit.ExitCode(), nil
+	return ExitCode(err)
 }
 
 // Close ends everything inside, if it has not ended yet.
