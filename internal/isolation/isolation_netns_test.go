@@ -27,6 +27,12 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(code)
 	}
+	if len(os.Args) == 4 && os.Args[1] == faultArg {
+		if err := faultyChild(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(1)
+	}
 	if len(os.Args) == 3 && os.Args[1] == "mute" {
 		os.Exit(3)
 	}

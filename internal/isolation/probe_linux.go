@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,9 +21,10 @@ type sockets struct {
 	packet      []*net.UDPConn
 
 	kinds []socket
-	fds   []int // of the files below
-	files []*os.File
+	all   []filer // of each of kinds
 }
+
+type filer interface{ File() (*os.File, error) }
 
 // openSockets opens the engine's ports. What has no IPv6 gets none.
 func openSockets() (*sockets, error) {
@@ -56,22 +58,29 @@ func (s *sockets) open(addr netip.Addr) error {
 		if err != nil {
 			return err
 		}
-		if err := s.keep(forwardSocket, forward); err != nil {
-			return err
-		}
+		s.kinds, s.all = append(s.kinds, forwardSocket), append(s.all, forward)
 	}
 	s.transparent, s.packet = append(s.transparent, transparent), append(s.packet, packet)
-	return errors.Join(s.keep(transparentSocket, transparent), s.keep(streamSocket, stream), s.keep(packetSocket, packet))
+	s.kinds = append(s.kinds, transparentSocket, streamSocket, packetSocket)
+	s.all = append(s.all, transparent, stream, packet)
+	return nil
 }
 
-// keep notes a socket for the engine.
-func (s *sockets) keep(kind socket, from interface{ File() (*os.File, error) }) error {
-	f, err := from.File()
-	if err != nil {
-		return err
+// handOver gives the sockets to the engine. They are blocking from then on:
+// what a deadline is needed for has to come before.
+func (s *sockets) handOver(c control) error {
+	var files []*os.File
+	var fds []int
+	for _, from := range s.all {
+		f, err := from.File()
+		if err != nil {
+			return fmt.Errorf("handing out a socket: %w", err)
+		}
+		files, fds = append(files, f), append(fds, int(f.Fd()))
 	}
-	s.kinds, s.fds, s.files = append(s.kinds, kind), append(s.fds, int(f.Fd())), append(s.files, f)
-	return nil
+	err := c.send(message{Sockets: s.kinds}, fds...)
+	runtime.KeepAlive(files) // their end would be the descriptors'
+	return err
 }
 
 // Addresses that nobody has (RFC 5737, RFC 3849).

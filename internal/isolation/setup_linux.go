@@ -21,8 +21,8 @@ const (
 )
 
 // Child is what a process does that Start has made, or that was executed in its
-// place, with its stage and its environment. It returns the command's exit code. The error is one that the engine
-// could not be told.
+// place, with its stage and its environment. It returns the command's exit code. What
+// fails is told to the engine; the error is that there is none.
 func Child(s string, environ []string) (int, error) {
 	file := os.NewFile(controlFD, "control")
 	if file == nil {
@@ -41,11 +41,12 @@ func Child(s string, environ []string) (int, error) {
 	default:
 		err = fmt.Errorf("no stage %q: this command is for the engine's own use", s)
 	}
-	if err != nil && c.send(message{Failed: err.Error()}) == nil {
-		code, err = 1, nil
+	if err != nil {
+		_ = c.send(message{Failed: err.Error()}) // or the engine is gone, and it is nobody's business
+		code = 1
 	}
 	runtime.KeepAlive(file) // its end would be the descriptor's, which both stages use
-	return code, err
+	return code, nil
 }
 
 // setup makes what is inside and becomes init. It only returns with an error.
@@ -80,9 +81,7 @@ func setup(c control, environ []string) error {
 	if err := lock(); err != nil {
 		return err
 	}
-	err = c.send(message{Sockets: l.kinds}, l.fds...)
-	runtime.KeepAlive(l) // its files' end would be the descriptors'
-	if err != nil {
+	if err := l.handOver(c); err != nil {
 		return err
 	}
 	args := append(os.Args[:len(os.Args)-1:len(os.Args)-1], string(initStage))
