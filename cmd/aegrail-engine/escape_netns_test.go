@@ -17,7 +17,7 @@ import (
 )
 
 func TestE01DirectConnectionsLandInTheEngineAndAreJudged(t *testing.T) {
-	for _, at := range []string{"203.0.113.9", "[2001:db8::9]", "10.1.2.3", "169.254.169.254", "[fe80::9%25lo]", "[fd00:ec2::254]"} {
+	for _, at := range []string{"203.0.113.9", "[2001:db8::9]", "10.1.2.3", "169.254.169.254", "[fe80::9%25lo]", "[fd00:ec2::254]", "[::ffff:203.0.113.9]"} {
 		t.Run(at, func(t *testing.T) {
 			c := newCage(t)
 			to := strings.ReplaceAll(at, "%25", "%") + ":" + c.port

@@ -121,7 +121,7 @@
 //	frontier         list of hashes: the tree of all records before this one, see below
 //	host             canonical name or address, or as received in a refusal
 //	id               the request's, 16 hex digits, unique in the session
-//	kind             connect, plain or transparent
+//	kind             connect, plain, transparent or dns
 //	method
 //	mitm             true: TLS was terminated and the content was read
 //	observed         true: policy said deny and observe mode let it pass

@@ -114,7 +114,7 @@ type Record struct {
 
 	Agent  *Agent // nil: nobody, the engine's own identity stands in
 	Client netip.AddrPort
-	Kind   string // connect, plain, transparent
+	Kind   string // connect, plain, transparent, dns
 
 	Scheme      string
 	Host        string

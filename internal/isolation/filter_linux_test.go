@@ -50,8 +50,11 @@ func judge(t *testing.T, program []unix.SockFilter, c call) uint32 {
 }
 
 func TestE03TheFilterOfEveryABI(t *testing.T) {
-	if abis() == nil {
-		t.Fatalf("no filter for %s: exec cannot isolate there", runtime.GOARCH)
+	if abis() == nil { // exec cannot isolate here, and says so
+		if err := installFilter(); err == nil {
+			t.Error("a filter for a machine that is not known")
+		}
+		return
 	}
 	errno := func(e unix.Errno) uint32 { return unix.SECCOMP_RET_ERRNO | uint32(e) }
 	const ok = uint32(unix.SECCOMP_RET_ALLOW)
