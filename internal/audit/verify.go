@@ -26,6 +26,11 @@ type VerifyOptions struct {
 	// than the copy of the log that is verified. nil: none.
 	Anchor io.Reader
 
+	// Each is handed every record that was verified, and which of the files it is
+	// in, from 0. What stands behind may still be damage. The Entry is reused.
+	// nil: nobody.
+	Each func(file int, e *Entry)
+
 	// Progress is told how many bytes of the files have been read, some 64 KiB
 	// apart. nil: nobody.
 	Progress func(bytes int64)
@@ -74,6 +79,7 @@ type verifier struct {
 	open    map[string]struct{} // :: id of an allowed request → no completion yet
 	ts      []byte              // of the last line
 
+	entry   Entry    // for o.Each
 	stray   string   // the first checkpoint behind Covered that no key signed
 	proving *proving // nil: no proof is asked for
 }
@@ -169,7 +175,15 @@ func (v *verifier) line(b []byte) error {
 	}
 	v.lines++
 	v.offset += int64(len(b)) + 1
-	return v.compare(&v.chain.tree)
+	if err := v.compare(&v.chain.tree); err != nil {
+		return err
+	}
+	if v.o.Each != nil {
+		v.entry.decode(b, l)
+		v.entry.Line = v.lines
+		v.o.Each(v.report.Files, &v.entry)
+	}
+	return nil
 }
 
 // first takes the first line of all, which chain has taken.

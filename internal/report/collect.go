@@ -98,7 +98,6 @@ type collector struct {
 	seed         maphash.Seed
 
 	records, counted, untimed int64 // read; of these in the reported time; left out for want of a readable one
-	head                      string
 	events                    table[string, int64]
 	sessions                  []*session
 	moreSessions              int64
@@ -150,7 +149,6 @@ func newCollector(since, until time.Time) *collector {
 // the whole log, the rest is what stands in the reported time.
 func (c *collector) add(e *audit.Entry, file int) {
 	c.records++
-	c.head = e.Hash
 	at := ref{e.Seq, file, e.Line}
 	in := c.inTime(e.Time)
 	c.follow(e, at, in)

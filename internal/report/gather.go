@@ -12,7 +12,7 @@ import (
 
 // Options says what to report on.
 type Options struct {
-	Files  []string            // of one log, in order; they are read twice, so "-" is refused
+	Files  []string            // of one log, in order; damaged ones are read twice, so "-" is refused
 	Verify audit.VerifyOptions // how the log is verified
 
 	// Unverified makes a report of a log that does not verify. The report
@@ -43,10 +43,7 @@ type Report struct {
 	c      *collector
 }
 
-// errEnough ends the reading of a log that has grown since it was verified.
-var errEnough = errors.New("enough")
-
-// Gather verifies the files, reads them and counts. The error is an
+// Gather verifies the files and counts what it verified. The error is an
 // *audit.Damage, possibly wrapped, if the log does not verify and o.Unverified
 // is not set, and otherwise one of reading a file.
 func Gather(o Options) (*Report, error) {
@@ -59,6 +56,7 @@ func Gather(o Options) (*Report, error) {
 		return nil, fmt.Errorf("a report of an audit log: nothing is both since %s and before %s", o.Since.Format(time.RFC3339), o.Until.Format(time.RFC3339))
 	}
 	r := &Report{o: o, c: newCollector(o.Since, o.Until)}
+	o.Verify.Each = func(file int, e *audit.Entry) { r.c.add(e, file) }
 	var err error
 	if r.proof, err = audit.Verify(o.Files, o.Verify); err != nil {
 		var damage *audit.Damage
@@ -66,31 +64,20 @@ func Gather(o Options) (*Report, error) {
 			return nil, err
 		}
 		r.damage = err
-	}
-	if err := r.read(); err != nil {
-		return nil, err
+		r.c = newCollector(o.Since, o.Until)
+		r.read()
 	}
 	r.c.settle()
 	return r, nil
 }
 
-// read counts the records of all files: those that were verified and no more,
-// or, of a damaged log, what can be read.
-func (r *Report) read() error {
+// read counts what can be read of a damaged log.
+func (r *Report) read() {
 	for i, name := range r.o.Files {
-		err := r.readFile(i, name)
-		switch {
-		case errors.Is(err, errEnough):
-		case err != nil && r.damage != nil:
+		if err := r.readFile(i, name); err != nil {
 			r.unread = append(r.unread, fmt.Errorf("%s: %w", name, err))
-		case err != nil:
-			return fmt.Errorf("reading the log again: %s: %w", name, err)
 		}
 	}
-	if r.damage == nil && (r.c.records != r.proof.Records || r.c.head != r.proof.Head) {
-		return errors.New("the log was changed between verifying and reading it: it is not the log that was verified; try again")
-	}
-	return nil
 }
 
 func (r *Report) readFile(i int, name string) error {
@@ -100,9 +87,6 @@ func (r *Report) readFile(i int, name string) error {
 	}
 	defer f.Close()
 	return audit.Read(f, func(e *audit.Entry) error {
-		if r.damage == nil && r.c.records >= r.proof.Records {
-			return errEnough
-		}
 		r.c.add(e, i)
 		return nil
 	})
