@@ -3,7 +3,9 @@ package audit
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
+	"path/filepath"
 	"testing"
 )
 
@@ -59,5 +61,25 @@ func TestABrokenCompressedFileIsAnError(t *testing.T) {
 			t.Errorf("%s: read without an error", what)
 		}
 		check(t, f.Close())
+	}
+}
+
+func TestACompressedSegmentThatIsCutOrChangedIsDamage(t *testing.T) {
+	file := logFile(t)
+	l := open(t, Config{File: file})
+	requests(t, l, 1, 20)
+	closeLog(t, l)
+	whole := zipped(t, contents(t, file))
+	changed := bytes.Clone(whole)
+	changed[len(changed)-6] ^= 1 // of the checksum
+	spoilt := bytes.Clone(whole)
+	spoilt[len(spoilt)/2] ^= 0xff
+	for what, b := range map[string][]byte{"cut": whole[:len(whole)-9], "checksum": changed, "spoilt": spoilt} {
+		name := write(t, filepath.Join(t.TempDir(), "audit.log.gz"), b)
+		_, err := Verify([]string{name}, VerifyOptions{})
+		var d *Damage
+		if !errors.As(err, &d) || d.File != name || d.Line < 1 {
+			t.Errorf("%s: %v, want damage", what, err)
+		}
 	}
 }

@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"compress/flate"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -123,7 +125,16 @@ func (v *verifier) file(name string) error {
 	good, err := eachLine(name, s.Reader, v.line)
 	v.report.Files++
 	v.report.Bytes += good
+	if corrupt(err) {
+		return &Damage{File: name, Line: v.lines + 1, Offset: v.offset, What: fmt.Sprintf("what was compressed is cut off or changed (%v)", err)}
+	}
 	return err
+}
+
+// corrupt reports an error of what gzip compressed, not of reading it.
+func corrupt(err error) bool {
+	var flated flate.CorruptInputError
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, gzip.ErrChecksum) || errors.Is(err, gzip.ErrHeader) || errors.As(err, &flated)
 }
 
 // open opens a file and tells Progress how far the reading has come; read is
