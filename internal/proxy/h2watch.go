@@ -28,12 +28,11 @@ import (
 // and writes the record before the frame goes out. It reads no header block, keeps
 // no state of HTTP/2 but which streams are being answered, and changes nothing. Of
 // streams that end before they are answered, each may hide one answer of the
-// server's own. What the client sends it counts (h2inbound).
+// server's own.
 type h2watch struct {
 	*tls.Conn
 	owner   *conn
 	handled atomic.Int64 // streams that came to our handler
-	in      h2inbound
 
 	// Owned by who writes, of which there is one at a time.
 	head       [goawayHead]byte // of the frame that is being written
@@ -48,11 +47,9 @@ const (
 	rstHead    = frameHead + 4 // … with the code of a RST_STREAM (section 6.4)
 	goawayHead = frameHead + 8 // … with stream and code of a GOAWAY (section 6.8)
 
-	frameData, frameHeaders, frameRST, framePing, frameGoaway, frameWindowUpdate = 0, 1, 3, 6, 7, 8
+	frameData, frameHeaders, frameRST, frameGoaway = 0, 1, 3, 7
 
 	flagEndStream = 1
-
-	codeStreamClosed = 5
 )
 
 // h2code names the error codes of RFC 9113 section 7 that say that the client
@@ -147,38 +144,34 @@ func (w *h2watch) see(p []byte) {
 		if w.have < w.need {
 			return
 		}
-		length := frameLength((*[frameHead]byte)(w.head[:]))
+		length := int(w.head[0])<<16 | int(w.head[1])<<8 | int(w.head[2])
 		switch {
 		case w.have == frameHead && w.head[3] == frameRST && length >= rstHead-frameHead:
 			w.need = rstHead
 		case w.have == frameHead && w.head[3] == frameGoaway && length >= goawayHead-frameHead:
 			w.need = goawayHead
 		default:
-			w.frame(length)
+			w.frame()
 			w.skip = length - (w.need - frameHead)
 			w.have, w.need = 0, frameHead
 		}
 	}
 }
 
-// frame is called with each frame's head, and its error code where it has one,
-// and the length of what follows the head.
-func (w *h2watch) frame(length int) {
+// frame is called with each frame's head, and its error code where it has one.
+func (w *h2watch) frame() {
 	stream := binary.BigEndian.Uint32(w.head[5:]) & (1<<31 - 1)
 	ends := w.head[4]&flagEndStream != 0
 	switch w.head[3] {
 	case frameData:
-		w.in.sent(length)
 		if ends {
 			w.close(stream)
 		}
 	case frameHeaders:
 		w.answer(stream, ends)
 	case frameRST:
-		code := binary.BigEndian.Uint32(w.head[frameHead:])
 		w.close(stream)
-		w.in.reset(code)
-		w.ended("a stream", code)
+		w.ended("a stream", binary.BigEndian.Uint32(w.head[frameHead:]))
 	case frameGoaway:
 		w.ended("the connection", binary.BigEndian.Uint32(w.head[frameHead+4:]))
 	}

@@ -7,19 +7,16 @@ import (
 )
 
 // tally counts what one principal has under way: requests, WebSockets and
-// tunnels, and what it may send of HTTP/2's control frames. It lives as long as one
-// of the principal's connections, and until nothing of those frames is owed.
+// tunnels. It lives as long as one of the principal's connections.
 type tally struct {
 	underway atomic.Int64
-	control  controls
-	conns    int         // guarded by tallies.mu
-	forget   *time.Timer // … of the last connection to leave while frames were owed; nil: there was none
+	conns    int // guarded by tallies.mu
 }
 
-// tallies are the principals that have a connection, or had one a moment ago.
+// tallies are the principals that have a connection.
 type tallies struct {
 	mu sync.Mutex
-	of map[string]*tally // :: principal → its tally, as many as there were connections within controlMemory at most
+	of map[string]*tally // :: principal → its tally, as many as there are connections at most
 }
 
 func (t *tallies) join(principal string) *tally {
@@ -37,29 +34,10 @@ func (t *tallies) join(principal string) *tally {
 func (t *tallies) leave(principal string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	y := t.of[principal]
-	if y == nil {
-		return
-	}
-	y.conns--
-	switch {
-	case y.conns > 0:
-	case !y.control.used():
-		delete(t.of, principal)
-	case y.forget == nil:
-		y.forget = time.AfterFunc(controlMemory, func() { t.drop(principal) })
-	default:
-		y.forget.Reset(controlMemory)
-	}
-}
-
-// drop forgets a principal whose connections have ended, which owes no frames
-// any more: who comes back at once does not find them all there again.
-func (t *tallies) drop(principal string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if y := t.of[principal]; y != nil && y.conns == 0 {
-		delete(t.of, principal)
+	if y := t.of[principal]; y != nil {
+		if y.conns--; y.conns == 0 {
+			delete(t.of, principal)
+		}
 	}
 }
 
