@@ -45,22 +45,11 @@ func verbatim(s []byte) bool {
 	}
 	last := binary.LittleEndian.Uint64(s[len(s)-8:])
 	for ; len(s) > 8; s = s[8:] {
-		if !verbatim8(binary.LittleEndian.Uint64(s)) {
+		if special(binary.LittleEndian.Uint64(s)) != 0 {
 			return false
 		}
 	}
-	return verbatim8(last)
-}
-
-// verbatim8 looks at eight bytes at once. Of a byte x without its high bit,
-// x+0x60 sets it if x is no control, x+1 if x is U+007F, and (x^c)+0x7f if x is
-// not c; no sum carries into the next byte.
-func verbatim8(v uint64) bool {
-	const each, high = 0x0101010101010101, 0x8080808080808080
-	low := v &^ high
-	bad := v | (low + each)
-	good := (low + 0x60*each) & ((low ^ '"'*each) + 0x7f*each) & ((low ^ '\\'*each) + 0x7f*each)
-	return (bad|^good)&high == 0
+	return special(last) == 0
 }
 
 // appendEscaped appends s as Python's json.dumps writes it between the quotes,
