@@ -64,8 +64,10 @@ const (
 	otelSDKLog  = "go.opentelemetry.io/otel/sdk/log"
 	otlpHTTP    = "go.opentelemetry.io/otel/exporters/otlp/otlplog/otlploghttp"
 	otlpProto   = "go.opentelemetry.io/proto/otlp" // what a receiver reads, in tests
-	protobuf    = "google.golang.org/protobuf"     // the same
+	grpc        = "google.golang.org/grpc"         // the link to control: streams, deadlines and flow control that are proven
+	protobuf    = "google.golang.org/protobuf"     // its messages
 	policyTypes = "api/policy/v1alpha1"
+	engineAPI   = "api/engine/v1"
 
 	harnessNetns = "internal/enginetest/netns"
 )
@@ -78,6 +80,7 @@ func rows() map[string]row {
 
 		// The public contract and the certificate authority.
 		policyTypes: {modules: []string{yaml}},
+		engineAPI:   {modules: []string{grpc, protobuf}},
 		"certs":     {modules: []string{lru, pkcs12}},
 
 		// The way of a request, in its order.
@@ -97,6 +100,7 @@ func rows() map[string]row {
 			ours: []string{"internal/audit"}, modules: []string{otel, otelLog, otelSDK, otelSDKLog, otlpHTTP},
 			tests: []string{"internal/checkpoint", otlpProto, protobuf},
 		},
+		"internal/link":      {ours: []string{engineAPI}, modules: []string{grpc, protobuf}},
 		"internal/trustenv":  {},
 		"internal/redirect":  {modules: []string{nftables, xSys}},
 		"internal/resolver":  {ours: []string{"internal/canon", "internal/policy", "internal/identity", "internal/audit"}, modules: []string{miekgDNS}, tests: []string{policyTypes}},
@@ -310,6 +314,9 @@ func TestTheMapForbids(t *testing.T) {
 		{"the standard library", may("internal/http1", "bytes"), true},
 		{"OpenTelemetry beside the log", may("internal/audit", otelSDKLog), false},
 		{"what ships the log using the agents' way out", may("internal/ship", ours("internal/upstream")), false},
+		{"gRPC in the link", may("internal/link", grpc+"/credentials"), true},
+		{"gRPC in the way of a request", may("internal/proxy", grpc), false},
+		{"the link in the way of a request", may("internal/proxy", ours("internal/link")), false},
 		{"leak checks in a test", mayTest("internal/audit", goleak), true},
 		{"leak checks in the product", may("internal/audit", goleak), false},
 	} {

@@ -1,0 +1,148 @@
+package link
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// buckets bound how often each of many callers may do something: burst at once,
+// then rate a second. It is safe for concurrent use.
+type buckets struct {
+	rate, burst float64
+	most        int // callers with a bucket of their own; those beyond share one
+
+	mu sync.Mutex
+	of map[string]*bucket // :: caller → what it has left; guarded by mu
+}
+
+type bucket struct {
+	left    float64
+	at      time.Time // when left was counted
+	refused bool      // its last call
+}
+
+func newBuckets(l Rate, most int) *buckets {
+	return &buckets{rate: l.PerSecond, burst: float64(l.Burst), most: most, of: make(map[string]*bucket)}
+}
+
+// take reports whether key may go on, and if not, whether that is news: a flood
+// is recorded once and not for each of its calls.
+func (b *buckets) take(key string, now time.Time) (ok, news bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	one := b.of[key]
+	if one == nil {
+		if len(b.of) >= b.most {
+			b.sweep(now)
+		}
+		if len(b.of) >= b.most {
+			key = ""
+		}
+		if one = b.of[key]; one == nil {
+			one = &bucket{left: b.burst, at: now}
+			b.of[key] = one
+		}
+	}
+	one.left, one.at = b.filled(one, now), now
+	if one.left < 1 {
+		news = !one.refused
+		one.refused = true
+		return false, news
+	}
+	one.left--
+	one.refused = false
+	return true, false
+}
+
+// filled is what one has at now.
+func (b *buckets) filled(one *bucket, now time.Time) float64 {
+	return min(b.burst, one.left+max(0, now.Sub(one.at).Seconds())*b.rate)
+}
+
+// sweep forgets who has all again: a new bucket is the same. mu is held.
+func (b *buckets) sweep(now time.Time) {
+	for key, one := range b.of {
+		if b.filled(one, now) >= b.burst {
+			delete(b.of, key)
+		}
+	}
+}
+
+// gate is a listener that holds a bounded number of connections, in all and of
+// one address. One that is too many is closed unread.
+type gate struct {
+	net.Listener
+	total, each int
+	full        func(addr netip.Addr) // told of the first that is turned away, after one that was not
+
+	mu     sync.Mutex
+	open   int
+	by     map[netip.Addr]int // guarded by mu
+	turned bool               // the last one was; guarded by mu
+}
+
+func (g *gate) Accept() (net.Conn, error) {
+	for {
+		nc, err := g.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		addr := addrOf(nc.RemoteAddr())
+		ok, news := g.enter(addr)
+		if ok {
+			return &gated{Conn: nc, leave: sync.OnceFunc(func() { g.left(addr) })}, nil
+		}
+		nc.Close()
+		if news {
+			g.full(addr)
+		}
+	}
+}
+
+func (g *gate) enter(addr netip.Addr) (ok, news bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.open >= g.total || g.by[addr] >= g.each {
+		news = !g.turned
+		g.turned = true
+		return false, news
+	}
+	g.open++
+	g.by[addr]++
+	g.turned = false
+	return true, false
+}
+
+func (g *gate) left(addr netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open--
+	if g.by[addr]--; g.by[addr] <= 0 {
+		delete(g.by, addr)
+	}
+}
+
+// gated is a connection that the gate counts until it is closed.
+type gated struct {
+	net.Conn
+	leave func()
+}
+
+func (c *gated) Close() error {
+	c.leave()
+	return c.Conn.Close()
+}
+
+// addrOf is the address without its port, the zero Addr where there is none.
+func addrOf(a net.Addr) netip.Addr {
+	if a == nil {
+		return netip.Addr{}
+	}
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap()
+}
