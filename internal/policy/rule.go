@@ -67,6 +67,8 @@ func (p *portSet) has(port uint16) bool {
 	return port != 0 && (p.all || p.first == port || p.more != nil && slices.Contains(*p.more, port))
 }
 
+func (p *portSet) empty() bool { return !p.all && p.first == 0 }
+
 func (p *portSet) add(port uint16) {
 	switch {
 	case port == 0:

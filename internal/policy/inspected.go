@@ -1,0 +1,32 @@
+package policy
+
+import (
+	"maps"
+	"slices"
+)
+
+// Inspected returns the host patterns that the agent could reach over TLS that
+// the engine terminates: what its certificate authority must be able to sign
+// for, and no more. They are in canonical spelling, sorted, each once: exact
+// names, "*.x", names with a "*" label in the middle, "*", and CIDRs.
+//
+// Deny rules take nothing away, since they could not do it in the words that a
+// certificate has, and they add nothing. Hosts that are passed through or
+// reached over plain http alone need no certificate. An agent that observes
+// may be let through to every host, so its pattern is "*"; one without a
+// policy has none.
+func (v *View) Inspected() []string {
+	if v.observe {
+		return []string{"*"}
+	}
+	seen := map[string]bool{}
+	for _, r := range v.rules {
+		if r.deny || r.passthrough || r.https.empty() {
+			continue
+		}
+		for _, p := range r.hosts {
+			seen[p.text] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
