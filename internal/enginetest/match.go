@@ -50,28 +50,53 @@ func compare(o *Origin, decisions, ends []Record) []string {
 		return nil
 	}
 	var wrong []string
-	for _, s := range seen {
-		i := slices.IndexFunc(decisions, func(r Record) bool { return r.names(s) })
-		if i < 0 {
-			wrong = append(wrong, "arrived without a decision in the log: "+s.String())
-			continue
-		}
-		decisions = slices.Delete(slices.Clone(decisions), i, i+1)
+	for _, i := range unpaired(len(seen), len(decisions), func(i, j int) bool { return decisions[j].names(seen[i]) }) {
+		wrong = append(wrong, "arrived without a decision in the log: "+seen[i].String())
 	}
-	for _, r := range ends {
-		i := slices.IndexFunc(seen, func(s Seen) bool { return r.names(s) && r.ends(s) })
-		if i >= 0 {
-			seen = slices.Delete(slices.Clone(seen), i, i+1)
-		} else if r.Event == "egress_allowed" {
-			wrong = append(wrong, "the log completes what did not arrive: "+r.Line)
-		}
+	allowed := slices.DeleteFunc(slices.Clone(ends), func(r Record) bool { return r.Event != "egress_allowed" })
+	for _, i := range unpaired(len(allowed), len(seen), func(i, j int) bool { return allowed[i].names(seen[j]) && allowed[i].ends(seen[j]) }) {
+		wrong = append(wrong, "the log completes what did not arrive: "+allowed[i].Line)
 	}
-	for _, s := range seen {
-		if s.Complete {
-			wrong = append(wrong, fmt.Sprintf("arrived without a completion of digest %s in the log: %s", s.BodySHA256, s))
-		}
+	whole := slices.DeleteFunc(slices.Clone(seen), func(s Seen) bool { return !s.Complete })
+	for _, i := range unpaired(len(whole), len(ends), func(i, j int) bool { return ends[j].names(whole[i]) && ends[j].ends(whole[i]) }) {
+		wrong = append(wrong, fmt.Sprintf("arrived without a completion of digest %s in the log: %s", whole[i].BodySHA256, whole[i]))
 	}
 	return wrong
+}
+
+// unpaired returns which of n things have no partner among m others, when each
+// is given one of its own that fits and as many as can be have one. Of several
+// requests alike some may have failed on the way and never arrived: first come,
+// first served would give such a one the arrival of another.
+func unpaired(n, m int, fits func(i, j int) bool) (left []int) {
+	partner := make([]int, m) // of each other, plus one; 0: none
+	var tried []bool
+	var pair func(i int) bool
+	pair = func(i int) bool {
+		for j := range m {
+			if partner[j] == 0 && fits(i, j) {
+				partner[j] = i + 1
+				return true
+			}
+		}
+		for j := range m {
+			if !tried[j] && fits(i, j) {
+				tried[j] = true
+				if pair(partner[j] - 1) {
+					partner[j] = i + 1
+					return true
+				}
+			}
+		}
+		return false
+	}
+	for i := range n {
+		tried = make([]bool, m)
+		if !pair(i) {
+			left = append(left, i)
+		}
+	}
+	return left
 }
 
 // isTunnel reports whether r is the record of a passthrough connection, which

@@ -31,6 +31,7 @@ func TestWhatArrivedIsComparedWithTheLog(t *testing.T) {
 	decision := record("egress_allowed", "phase=decision method=POST path=/a")
 	end := record("egress_allowed", "phase=complete method=POST path=/a status_code=200 request_bytes=2 request_sha256="+sumOf("hi"))
 	hashed := record("egress_allowed", "phase=decision method=POST path_len=2 path_sha256=x")
+	failed := record("egress_error", "phase=complete method=POST path=/a request_bytes=2 request_sha256="+sumOf("hi"))
 	for _, row := range []struct {
 		what      string
 		seen      []Seen
@@ -51,6 +52,14 @@ func TestWhatArrivedIsComparedWithTheLog(t *testing.T) {
 		{"no completion", []Seen{arrived("POST", "/a", "hi")}, []Record{decision}, nil, false},
 		{"a body cut short, and its error", []Seen{{Method: "POST", Target: "/a"}}, []Record{decision},
 			[]Record{record("egress_error", "phase=complete method=POST path=/a request_bytes=1")}, true},
+		{"one of two alike that failed before it arrived", []Seen{arrived("POST", "/a", "hi")}, []Record{decision, decision}, []Record{failed, end}, true},
+		{"two of three alike that failed, one of them on the way", []Seen{arrived("POST", "/a", "hi"), arrived("POST", "/a", "hi")},
+			[]Record{decision, decision, decision}, []Record{failed, failed, end}, true},
+		{"a completion too many beside one that failed", []Seen{arrived("POST", "/a", "hi")}, []Record{decision, decision, decision}, []Record{failed, end, end}, false},
+		{"an error that may be of one cut short, and no completion of the other", []Seen{{Method: "POST", Target: "/a"}, arrived("POST", "/a", "hi")},
+			[]Record{decision, decision}, []Record{failed, end}, true},
+		{"a decision without its path that must not be taken for another", []Seen{arrived("POST", "/a", "hi"), arrived("POST", "/b", "hi")},
+			[]Record{hashed, decision}, []Record{end, record("egress_allowed", strings.Replace(end.Line, "path=/a", "path=/b", 1))}, true},
 	} {
 		o := &Origin{Name: "a.test", seen: row.seen}
 		if wrong := compare(o, row.decisions, row.ends); (len(wrong) == 0) != row.ok {
