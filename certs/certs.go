@@ -26,7 +26,8 @@
 // A [Store] holds the current Authority and a least-recently-used cache of leaves. A cached leaf is minted anew after two
 // thirds of its life, concurrent handshakes for one name share one mint, a token bucket of each principal bounds how
 // fast names that were never seen are minted for it, and [Store.Swap] replaces the Authority together with the cache in one pointer store. Get and Set have
-// the signatures of gomitmproxy's CertsStorage interface.
+// the signatures of gomitmproxy's CertsStorage interface. A store may be without an Authority ([NewEmptyStore], [Store.Withdraw]):
+// then it mints nothing, which is the state of a pod whose policy allows no host.
 //
 // # Trust
 //
@@ -63,6 +64,8 @@ var (
 	ErrHost = errors.New("not a canonical host name")
 	// ErrNotPermitted: the CA's name constraints exclude the name; every client would refuse the leaf.
 	ErrNotPermitted = errors.New("the CA's name constraints do not permit this name")
+	// ErrNoAuthority: there is no CA, as no name is to be signed for.
+	ErrNoAuthority = errors.New("there is no certificate authority")
 	// ErrExpired: the CA's chain is outside its validity.
 	ErrExpired = errors.New("the CA is outside its validity")
 	// ErrThrottled: more new names in a short time than StoreOptions allows.

@@ -113,3 +113,88 @@ func subtrees(names []string, ranges []*net.IPNet) []generalSubtree {
 	}
 	return out
 }
+
+// Forms of a GeneralName (RFC 5280, 4.2.1.6) that constraints are about here.
+const (
+	formDNS = 2
+	formIP  = 7
+)
+
+// ConstraintsCover reports whether a CA confined by wide may sign every name that one confined by narrow may. Both are DER
+// values of the name constraints extension. It errs towards false: what cannot be read, or names a form that no leaf of ours
+// has, covers nothing and is covered by nothing.
+func ConstraintsCover(wide, narrow []byte) bool {
+	w, ok := readConstraints(wide)
+	n, good := readConstraints(narrow)
+	if !ok || !good {
+		return false
+	}
+	for _, form := range []int{formDNS, formIP} {
+		permitted, wanted := w.permitted[form], n.permitted[form]
+		if len(permitted) > 0 && len(wanted) == 0 && !slices.ContainsFunc(n.excluded[form], everything(form)) {
+			return false // narrow leaves this form free
+		}
+		for _, name := range wanted {
+			if len(permitted) > 0 && !slices.ContainsFunc(permitted, func(p []byte) bool { return subtreeHolds(form, p, name) }) {
+				return false
+			}
+		}
+		for _, out := range w.excluded[form] {
+			if !slices.ContainsFunc(n.excluded[form], func(e []byte) bool { return subtreeHolds(form, e, out) }) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// constraintForms is a name constraints extension by form of name.
+type constraintForms struct{ permitted, excluded map[int][][]byte }
+
+func readConstraints(der []byte) (constraintForms, bool) {
+	var c nameConstraints
+	if rest, err := asn1.Unmarshal(der, &c); err != nil || len(rest) > 0 {
+		return constraintForms{}, false
+	}
+	out := constraintForms{permitted: map[int][][]byte{}, excluded: map[int][][]byte{}}
+	for _, side := range []struct {
+		trees []generalSubtree
+		into  map[int][][]byte
+	}{{c.Permitted, out.permitted}, {c.Excluded, out.excluded}} {
+		for _, t := range side.trees {
+			name := t.Base
+			whole := name.Tag == formDNS || name.Tag == formIP && (len(name.Bytes) == 2*net.IPv4len || len(name.Bytes) == 2*net.IPv6len)
+			if name.Class != asn1.ClassContextSpecific || !whole {
+				return constraintForms{}, false
+			}
+			side.into[name.Tag] = append(side.into[name.Tag], name.Bytes)
+		}
+	}
+	return out, true
+}
+
+// everything reports a subtree that holds all names of its form; of addresses, one for all IPv4 will do, as constrain
+// excludes both families or none.
+func everything(form int) func([]byte) bool {
+	return func(tree []byte) bool {
+		return form == formDNS && len(tree) == 0 || form == formIP && !slices.ContainsFunc(tree, func(b byte) bool { return b != 0 })
+	}
+}
+
+// subtreeHolds reports whether every name in inner is in outer.
+func subtreeHolds(form int, outer, inner []byte) bool {
+	if form == formDNS {
+		return isUnder(strings.ToLower(string(inner)), string(outer))
+	}
+	if len(outer) != len(inner) {
+		return false // another family
+	}
+	half := len(outer) / 2
+	for i := range half {
+		mask := outer[half+i]
+		if inner[half+i]&mask != mask || inner[i]&mask != outer[i]&mask {
+			return false
+		}
+	}
+	return true
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/asn1"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -108,5 +109,78 @@ func TestNameConstraintsWithoutWhatIsCovered(t *testing.T) {
 		if !bytes.Contains(der, netip.MustParseAddr(addr).AsSlice()) {
 			t.Errorf("%s is missing: %s", addr, fmt.Sprintf("%x", der))
 		}
+	}
+}
+
+func TestConstraintsCoverWhatTheyPermit(t *testing.T) {
+	of := func(permit ...string) []byte {
+		der, err := NameConstraints(permit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	for _, row := range []struct {
+		wide, narrow []string
+		want         bool
+	}{
+		{[]string{"a.example"}, []string{"a.example"}, true},
+		{[]string{"a.example", "b.example"}, []string{"a.example"}, true},
+		{[]string{"a.example"}, []string{"x.a.example"}, true},
+		{[]string{"*.example"}, []string{"a.example", "b.example"}, true},
+		{[]string{"a.example", "10.0.0.0/8"}, []string{"a.example"}, true},
+		{[]string{"10.0.0.0/8", "a.example"}, []string{"10.1.0.0/16", "a.example"}, true},
+		{[]string{"10.0.0.0/8", "a.example"}, []string{"a.example"}, true},
+		{[]string{"a.example", "2001:db8::/32"}, []string{"2001:db8:1::/48"}, true},
+		{[]string{"a.example"}, []string{"a.example", "b.example"}, false},
+		{[]string{"a.example"}, []string{"ba.example"}, false},
+		{[]string{"x.a.example"}, []string{"a.example"}, false},
+		{[]string{"a.example"}, []string{"a.example", "10.0.0.0/8"}, false},
+		{[]string{"10.0.0.0/8"}, []string{"10.0.0.0/8", "a.example"}, false},
+		{[]string{"10.1.0.0/16"}, []string{"10.0.0.0/8"}, false},
+		{[]string{"10.0.0.0/8"}, []string{"11.0.0.0/16"}, false},
+		{[]string{"2001:db8::/32"}, []string{"10.0.0.0/8"}, false},
+	} {
+		if got := ConstraintsCover(of(row.wide...), of(row.narrow...)); got != row.want {
+			t.Errorf("%q covers %q: %v", row.wide, row.narrow, got)
+		}
+	}
+}
+
+// Constraints that NameConstraints does not write, and what is not understood.
+func TestConstraintsCoverNothingThatIsNotUnderstood(t *testing.T) {
+	good, err := NameConstraints([]string{"a.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := func(tag int, content ...byte) []generalSubtree {
+		return []generalSubtree{{asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tag, Bytes: content}}}
+	}
+	der := func(c nameConstraints) []byte {
+		out, err := asn1.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	for what, other := range map[string][]byte{
+		"nothing":               nil,
+		"something behind":      append(bytes.Clone(good), 0),
+		"a form of its own":     der(nameConstraints{Permitted: tree(1, []byte("mail@a.example")...)}),
+		"half an address":       der(nameConstraints{Permitted: tree(7, 10, 0, 0, 0)}),
+		"DNS names left free":   der(nameConstraints{Excluded: tree(2, []byte("b.example")...)}),
+		"addresses left free":   der(nameConstraints{Permitted: tree(2, []byte("a.example")...)}),
+		"another class of name": der(nameConstraints{Permitted: []generalSubtree{{asn1.RawValue{Class: asn1.ClassApplication, Tag: 2, Bytes: []byte("a.example")}}}}),
+	} {
+		if ConstraintsCover(good, other) {
+			t.Errorf("a.example alone covers %s", what)
+		}
+	}
+	if ConstraintsCover(nil, good) {
+		t.Error("nothing covers a.example")
+	}
+	if but := der(nameConstraints{Excluded: tree(2, []byte("b.example")...)}); ConstraintsCover(but, der(nameConstraints{Excluded: tree(2, []byte("x.b.example")...)})) ||
+		!ConstraintsCover(but, der(nameConstraints{Excluded: tree(2, []byte("example")...)})) {
+		t.Error("an exclusion must be excluded as well")
 	}
 }

@@ -54,7 +54,7 @@ type Store struct {
 	hits, misses, mints, throttled, evictions atomic.Uint64
 }
 
-// generation is an Authority with the leaves it signed. Swap replaces it as a whole: a mint that was under way then ends
+// generation is an Authority, nil for none, with the leaves it signed. Swap replaces it as a whole: a mint that was under way then ends
 // in the cache of the generation it began with, where nobody looks any more.
 type generation struct {
 	authority *Authority
@@ -84,6 +84,13 @@ func NewStore(a *Authority, o StoreOptions) (*Store, error) {
 	if a == nil || a.sign == nil {
 		return nil, errors.New("a certificate store needs a CA: use Load, LoadDir or NewEphemeral")
 	}
+	return newStore(a, o)
+}
+
+// NewEmptyStore is NewStore without a CA: every leaf is refused with ErrNoAuthority until Swap brings one.
+func NewEmptyStore(o StoreOptions) (*Store, error) { return newStore(nil, o) }
+
+func newStore(a *Authority, o StoreOptions) (*Store, error) {
 	if o.Capacity == 0 {
 		o.Capacity = DefaultCapacity
 	}
@@ -113,7 +120,7 @@ func NewStore(a *Authority, o StoreOptions) (*Store, error) {
 	return s, nil
 }
 
-// begin makes a the current Authority, with an empty cache.
+// begin makes a, which may be nil, the current Authority, with an empty cache.
 func (s *Store) begin(a *Authority) error {
 	cache, err := lru.New[string, entry](s.capacity)
 	if err != nil {
@@ -130,7 +137,7 @@ func (s *Store) Leaf(ctx context.Context, host string) (*tls.Certificate, error)
 
 // LeafFor returns the leaf for host, a canonical name or IP address that policy approved, and mints it if need be, out of the
 // budget of principal. Callers that ask for one name at the same time share one mint; one whose ctx ends stops waiting for it.
-// Errors wrap ErrHost, ErrNotPermitted, ErrExpired, ErrThrottled or ctx's.
+// Errors wrap ErrHost, ErrNoAuthority, ErrNotPermitted, ErrExpired, ErrThrottled or ctx's.
 func (s *Store) LeafFor(ctx context.Context, principal, host string) (*tls.Certificate, error) {
 	g := s.current.Load()
 	now := s.now()
@@ -142,6 +149,9 @@ func (s *Store) LeafFor(ctx context.Context, principal, host string) (*tls.Certi
 	s.misses.Add(1)
 	if _, err := parseHost(host); err != nil {
 		return nil, err
+	}
+	if g.authority == nil { // before it costs the principal anything
+		return nil, fmt.Errorf("%w: %s", ErrNoAuthority, host)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -252,6 +262,34 @@ func (s *Store) Swap(a *Authority) {
 	_ = s.begin(a) // fails only for a capacity that NewStore refused
 }
 
+// Withdraw drops the Authority and its leaves. Handshakes that already have a leaf go on with it; every other is refused with
+// ErrNoAuthority until Swap brings another.
+func (s *Store) Withdraw() {
+	s.swapping.Lock()
+	defer s.swapping.Unlock()
+	_ = s.begin(nil) // fails only for a capacity that NewStore refused
+}
+
+// Usable says why no leaf for host can be had now, without minting one: ErrHost, ErrNoAuthority, ErrExpired or ErrNotPermitted. A
+// caller can then refuse where its client still reads words. Nil promises nothing: time passes, and a budget may be used up.
+func (s *Store) Usable(host string) error {
+	g, now := s.current.Load(), s.now()
+	if e, ok := g.cache.Peek(host); ok && e.fresh(now.UnixNano()) {
+		return nil
+	}
+	addr, err := parseHost(host)
+	switch {
+	case err != nil:
+		return err
+	case g.authority == nil:
+		return fmt.Errorf("%w: %s", ErrNoAuthority, host)
+	case !g.authority.permits(host, addr):
+		return fmt.Errorf("%w: %s, CA %q", ErrNotPermitted, host, g.authority.cert.Subject)
+	}
+	_, _, err = g.authority.validity(now)
+	return err
+}
+
 // Reload calls load and swaps in what it returns. If load fails, the last good Authority and its leaves stay and the error
 // is for readiness, metric and log; nothing is generated in its place. An Authority that Equals the current one changes nothing,
 // so the leaves stay warm.
@@ -270,7 +308,7 @@ func (s *Store) Reload(load func() (*Authority, error)) error {
 	return s.begin(a)
 }
 
-// Authority is the current one.
+// Authority is the current one, nil if there is none.
 func (s *Store) Authority() *Authority { return s.current.Load().authority }
 
 // Stats are counters since NewStore, and Size now.

@@ -449,3 +449,52 @@ func TestCachedLeafDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func TestAStoreWithoutAnAuthorityMintsNothing(t *testing.T) {
+	c := newClock()
+	s, err := NewEmptyStore(StoreOptions{Now: c.now, MintBurst: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refuses := func() {
+		t.Helper()
+		for range 3 { // nor does it cost the budget of who asks
+			if _, err := s.Leaf(t.Context(), "a.test"); !errors.Is(err, ErrNoAuthority) {
+				t.Fatalf("%v", err)
+			}
+		}
+		if err := s.Usable("a.test"); !errors.Is(err, ErrNoAuthority) || s.Authority() != nil {
+			t.Fatalf("usable: %v", err)
+		}
+	}
+	refuses()
+	a := authority(t, "P-256")
+	s.Swap(a)
+	held := mustLeaf(t, s, "a.test")
+	if err := s.Usable("a.test"); err != nil {
+		t.Fatal(err)
+	}
+	if err := handshake(t, "a.test", held, a.Roots(), tls.VersionTLS13); err != nil {
+		t.Error(err)
+	}
+	s.Withdraw()
+	refuses()
+	if err := s.Reload(func() (*Authority, error) { return a, nil }); err != nil || s.Authority() != a {
+		t.Errorf("a reload after it: %v", err)
+	}
+	c.forward(a.NotAfter().Sub(c.now()) + time.Second)
+	if err := s.Usable("a.test"); !errors.Is(err, ErrExpired) {
+		t.Errorf("after its end: %v", err)
+	}
+}
+
+func TestUsableSaysWhatALeafWouldBeRefusedFor(t *testing.T) {
+	c := newClock()
+	s := store(t, constrained(t, "a.test"), StoreOptions{Now: c.now})
+	for host, want := range map[string]error{"a.test": nil, "x.a.test": nil, "b.test": ErrNotPermitted, "192.0.2.1": ErrNotPermitted, "A.test": ErrHost} {
+		_, minted := s.Leaf(t.Context(), host)
+		if err := s.Usable(host); !errors.Is(err, want) || !errors.Is(minted, want) {
+			t.Errorf("%s: %v, and a leaf: %v", host, err, minted)
+		}
+	}
+}

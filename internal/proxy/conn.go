@@ -272,6 +272,13 @@ func (c *conn) connect() {
 		c.refuseConnect(&refusal{status: 403, reason: string(verdict.Reason), rule: verdict.Rule, policy: true})
 		return
 	}
+	if verdict.HTTPS && !verdict.HTTP && !verdict.Passthrough {
+		// Inside TLS there is no answer without a leaf.
+		if err := c.s.cfg.Leaves.Usable(c.authority.Host); err != nil {
+			c.refuseConnect(noLeaf(err))
+			return
+		}
+	}
 	// What came behind the CONNECT belongs to the tunnel.
 	c.wire.early = append([]byte(nil), c.reader.Buffered()...)
 	c.reader.Discard(len(c.wire.early))

@@ -42,11 +42,16 @@ func (s *Server) tlsConfig() *tls.Config {
 			}
 			leaf, err := s.cfg.Leaves.LeafFor(chi.Context(), w.owner.principalID, w.owner.authority.Host)
 			if err != nil {
-				w.owner.helloRefused = &refusal{status: 503, reason: "leaf_not_minted", detail: err.Error(), failed: true}
+				w.owner.helloRefused = noLeaf(err)
 			}
 			return leaf, err
 		},
 	}
+}
+
+// noLeaf is a name that policy could allow and that no certificate can be had for.
+func noLeaf(err error) *refusal {
+	return &refusal{status: 503, reason: "leaf_not_minted", detail: err.Error(), failed: true}
 }
 
 // agree checks that the name of a ClientHello is the name of the flow
