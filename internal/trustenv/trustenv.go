@@ -51,8 +51,11 @@ import (
 
 // Settings say where the engine and its trust bundle are, as the program will see them.
 type Settings struct {
-	// ProxyURL is the engine's forward proxy, http://HOST:PORT. Required.
+	// ProxyURL is the engine's forward proxy, http://HOST:PORT. Required unless Redirected.
 	ProxyURL string
+	// Redirected says that the kernel leads every connection to the engine. Then no proxy is set and the user's are removed:
+	// what is sent to a proxy would end at the engine as well, in a form that it does not expect there.
+	Redirected bool
 	// BundlePEM is the path of the PEM bundle. Required: without it every https request of the program would fail.
 	BundlePEM string
 	// BundleP12 is the path of the PKCS #12 trust store, and P12Password its password (which is no secret: the store holds
@@ -107,8 +110,8 @@ func removed() []string {
 }
 
 // Build returns base with the variables of s. Variables it does not know keep their value and place; those it sets come at
-// the end, each once, so that no first or last duplicate can win. base is not modified. It fails only for Settings that a
-// program could not use.
+// the end, each once, so that no first or last duplicate can win. base is not modified. What Build returned, Build returns
+// again. It fails only for Settings that a program could not use.
 func Build(base []string, s Settings) ([]string, error) {
 	host, port, err := s.proxy()
 	if err != nil {
@@ -124,12 +127,21 @@ func Build(base []string, s Settings) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if users, _ := lookup(base, javaOptions); strings.TrimSpace(users) != "" {
-		java = users + " " + java
+	users, _ := lookup(base, javaOptions)
+	if before, again := strings.CutSuffix(users, java); again {
+		users = strings.TrimSuffix(before, " ")
 	}
-	set = append(set, javaOptions+"="+java)
+	if strings.TrimSpace(users) != "" {
+		java = strings.TrimSuffix(users+" "+java, " ")
+	}
+	if java != "" {
+		set = append(set, javaOptions+"="+java)
+	}
 
 	ours := removed()
+	if s.Redirected {
+		ours = slices.Concat(ours, proxyVariables(), noProxyVariables())
+	}
 	for _, kv := range set {
 		ours = append(ours, nameOf(kv))
 	}
@@ -145,16 +157,21 @@ func Build(base []string, s Settings) ([]string, error) {
 // variables are those whose value does not depend on the user's environment.
 func (s Settings) variables() []string {
 	var set []string
-	for _, name := range proxyVariables() {
-		set = append(set, name+"="+s.ProxyURL)
-	}
-	for _, name := range noProxyVariables() {
-		set = append(set, name+"="+loopback)
+	if !s.Redirected {
+		for _, name := range proxyVariables() {
+			set = append(set, name+"="+s.ProxyURL)
+		}
+		for _, name := range noProxyVariables() {
+			set = append(set, name+"="+loopback)
+		}
 	}
 	for _, name := range bundleVariables() {
 		set = append(set, name+"="+s.BundlePEM)
 	}
-	return append(set, "NODE_USE_ENV_PROXY=1")
+	if !s.Redirected {
+		set = append(set, "NODE_USE_ENV_PROXY=1")
+	}
+	return set
 }
 
 // proxy checks s and splits the proxy's address.
@@ -163,7 +180,9 @@ func (s Settings) proxy() (host, port string, err error) {
 	switch {
 	case err != nil:
 		return "", "", fmt.Errorf("proxy URL: %w", err)
-	case u.Scheme != "http" || u.Hostname() == "" || u.Port() == "" || u.User != nil || u.Path != "" || u.RawQuery != "":
+	case s.Redirected && s.ProxyURL != "":
+		return "", "", fmt.Errorf("proxy URL %q: the kernel redirects, and no proxy is set; give one or the other", u.Redacted())
+	case !s.Redirected && (u.Scheme != "http" || u.Hostname() == "" || u.Port() == "" || u.User != nil || u.Path != "" || u.RawQuery != ""):
 		return "", "", fmt.Errorf("proxy URL %q: must be http://HOST:PORT and no more", u.Redacted())
 	case s.BundlePEM == "":
 		return "", "", fmt.Errorf("no path of the trust bundle: every https request would fail")
@@ -173,15 +192,18 @@ func (s Settings) proxy() (host, port string, err error) {
 	return u.Hostname(), u.Port(), nil
 }
 
-// java is our part of JAVA_TOOL_OPTIONS.
+// java is our part of JAVA_TOOL_OPTIONS, which may be nothing.
 func (s Settings) java(host, port string) (string, error) {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	options := []string{
-		"-Dhttp.proxyHost=" + host, "-Dhttp.proxyPort=" + port,
-		"-Dhttps.proxyHost=" + host, "-Dhttps.proxyPort=" + port,
-		"-Dhttp.nonProxyHosts=localhost|127.*|[::1]",
+	var options []string
+	if !s.Redirected {
+		options = []string{
+			"-Dhttp.proxyHost=" + host, "-Dhttp.proxyPort=" + port,
+			"-Dhttps.proxyHost=" + host, "-Dhttps.proxyPort=" + port,
+			"-Dhttp.nonProxyHosts=localhost|127.*|[::1]",
+		}
 	}
 	if s.BundleP12 != "" {
 		options = append(options, "-Djavax.net.ssl.trustStore="+s.BundleP12, "-Djavax.net.ssl.trustStoreType=PKCS12",

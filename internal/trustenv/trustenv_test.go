@@ -115,6 +115,7 @@ func TestUserBundles(t *testing.T) {
 func TestSettingsThatNoProgramCouldUse(t *testing.T) {
 	for name, edit := range map[string]func(*Settings){
 		"no proxy":                func(s *Settings) { s.ProxyURL = "" },
+		"a proxy and a redirect":  func(s *Settings) { s.Redirected = true },
 		"no URL":                  func(s *Settings) { s.ProxyURL = "http://a b:1\x00" },
 		"no port":                 func(s *Settings) { s.ProxyURL = "http://127.0.0.1" },
 		"no host":                 func(s *Settings) { s.ProxyURL = "http://:8080" },
@@ -209,5 +210,61 @@ func TestSplitJava(t *testing.T) {
 	got := splitJava("  -a\t'b c' \"\" -Dx=\"y 'z'\"w \n")
 	if want := []string{"-a", "b c", "", "-Dx=y 'z'w"}; !slices.Equal(got, want) {
 		t.Errorf("%q", got)
+	}
+}
+
+var redirected = Settings{Redirected: true, BundlePEM: "/run/t/bundle.pem", BundleP12: "/run/t/bundle.p12", P12Password: "changeit"}
+
+func TestARedirectedProgramGetsTrustAndNoProxy(t *testing.T) {
+	out, err := Build([]string{"HTTPS_PROXY=http://corp:3128", "no_proxy=.corp", "PIP_PROXY=http://corp:3128", "LANG=C", javaOptions + "=-Xmx1g"}, redirected)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kv := range out {
+		if name := nameOf(kv); slices.Contains(slices.Concat(proxyVariables(), noProxyVariables(), removed()), name) || name == "NODE_USE_ENV_PROXY" {
+			t.Errorf("%s is set: the connection to it would be redirected", kv)
+		}
+	}
+	if got := value(t, out, "SSL_CERT_FILE"); got != redirected.BundlePEM {
+		t.Errorf("SSL_CERT_FILE=%s", got)
+	}
+	const java = "-Xmx1g -Djavax.net.ssl.trustStore=/run/t/bundle.p12 -Djavax.net.ssl.trustStoreType=PKCS12 -Djavax.net.ssl.trustStorePassword=changeit"
+	if got := value(t, out, javaOptions); got != java {
+		t.Errorf("%s=%s", javaOptions, got)
+	}
+	if got := value(t, out, "LANG"); got != "C" {
+		t.Errorf("LANG=%s", got)
+	}
+}
+
+func TestJavaIsLeftAloneWhereThereIsNothingToSay(t *testing.T) {
+	s := Settings{Redirected: true, BundlePEM: "/b.pem"}
+	out, err := Build([]string{"A=1"}, s)
+	if _, set := lookup(out, javaOptions); set || err != nil {
+		t.Errorf("%v, %v", out, err)
+	}
+	out, err = Build([]string{javaOptions + "=-Xmx1g"}, s)
+	if got := value(t, out, javaOptions); got != "-Xmx1g" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestWhatBuildReturnedItReturnsAgain(t *testing.T) {
+	for _, s := range []Settings{settings, redirected, {Redirected: true, BundlePEM: "/b.pem"}} {
+		for _, base := range [][]string{
+			nil,
+			{"A=1", "HTTP_PROXY=http://corp:3128", "B=2"},
+			{javaOptions + "=-Xmx1g", "NIX_SSL_CERT_FILE=/n.pem", "SSL_CERT_FILE=/own.pem"},
+			{javaOptions + "= "},
+		} {
+			once, err := Build(base, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			twice, err := Build(once, s)
+			if err != nil || !slices.Equal(once, twice) {
+				t.Errorf("%q becomes\n%q and then\n%q, %v", base, once, twice, err)
+			}
+		}
 	}
 }
