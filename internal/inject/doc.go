@@ -1,0 +1,35 @@
+// Package inject writes the engine into a pod and holds everything else in it to what the engine can hold. It is pure: a pod
+// comes in, another one or a refusal goes out; package admission speaks HTTP.
+//
+// # What Pod adds
+//
+//	aegrail-init      first: the kernel's redirect rules (package redirect), then it ends. Not where enforcement is advisory
+//	aegrail-engine    second: a native sidecar (an init container that restarts always), so it is up before anything of the
+//	                  agent's, outlives all of it, and does not keep a Job from ending
+//	aegrail-ca        the bundle, mounted in every container, and the variables that make runtimes trust it (package trustenv)
+//	aegrail-token     a token for control, bound to the pod, in the engine alone; plain mode: aegrail-key and aegrail-policy
+//	aegrail-log       the audit log, in the engine alone
+//
+// # What Pod makes of the other containers
+//
+// Init, sidecar and ephemeral containers too: allowPrivilegeEscalation is false, the capabilities that lead to another user,
+// another network or another process are dropped, and seccomp is RuntimeDefault where nothing else is said. The engine runs as
+// a user that is drawn for the pod, and the kernel lets out what that user sends; so nobody else may be able to become it.
+//
+// # What is refused
+//
+// The namespace of such a pod cannot enforce a Pod Security level, since aegrail-init needs NET_ADMIN. So the pod is held here to
+// the level baseline, as k8s.io/pod-security-admission judges it, and to more: no shared process namespace, no user or group of
+// the engines' range, no capability that is dropped, no host path at all, no port, volume or mount of the engine's, no
+// token for control's audience but the engine's. A Refusal names the field and the fix.
+//
+// # What stays open
+//
+// An image may say which user it runs as, and the pod does not show it. The engine's user is drawn when the pod is made, one
+// of a million, so that an image that was chosen before has to be lucky. A later image of a running pod is refused if the pod
+// does not say which user runs it (CheckUpdate), and an ephemeral container is given a user. What is left is a tag that is moved
+// while the pod runs, to an image made for its engine's user: RequireUser closes that, by refusing containers without runAsUser.
+//
+// Devices that bring a network of their own past the kernel's (RDMA, DPDK) are not seen: whoever hands them to pods has to
+// keep them from these.
+package inject

@@ -1,0 +1,126 @@
+package inject
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// CheckUpdate says whether an injected pod may change from before to after. Of a pod's containers the API server lets only the images
+// change: the engine's may not, and not that of a container whose image says who runs it, since the engine's user can be told by then.
+func CheckUpdate(before, after *corev1.Pod) error {
+	var r Refusals
+	frozen := func(kind, name string, before, after map[string]string) {
+		was, had := before[name]
+		if is, has := after[name]; is != was || has != had {
+			r.add(field.NewPath("metadata", kind).Key(name), "is as it was when the pod was made, and stays so", "make a new pod")
+		}
+	}
+	for _, name := range []string{LabelInject, LabelInjected} {
+		frozen("labels", name, before.Labels, after.Labels)
+	}
+	for _, name := range []string{LabelInject, AnnotationEngineUID, AnnotationCAGeneration} {
+		frozen("annotations", name, before.Annotations, after.Annotations)
+	}
+	images := func(at *field.Path, was, is []corev1.Container) {
+		for _, is := range is {
+			i := slices.IndexFunc(was, func(c corev1.Container) bool { return c.Name == is.Name })
+			switch {
+			case i < 0 || was[i].Image == is.Image:
+			case ours(is.Name):
+				r.add(at.Key(is.Name).Child("image"), "the engine's image stays as it was when the pod was made", "make a new pod")
+			default:
+				r.anonymous(at.Key(is.Name), &is, &after.Spec)
+			}
+		}
+	}
+	images(field.NewPath("spec", "initContainers"), before.Spec.InitContainers, after.Spec.InitContainers)
+	images(field.NewPath("spec", "containers"), before.Spec.Containers, after.Spec.Containers)
+	return r.err()
+}
+
+// CheckUnmarked refuses what only an injected pod may have: our marks, and a token that speaks for an engine.
+func CheckUnmarked(pod *corev1.Pod) error {
+	const fix = "remove it: it is set when a pod is injected; label the namespace " + LabelInject + "=" + InjectNamespace + ", or the pod " + LabelInject + "=" + InjectPod
+	var r Refusals
+	if Marked(pod) {
+		r.add(field.NewPath("metadata", "labels").Key(LabelInjected), "the pod is not injected and says that it is", fix)
+	}
+	for _, name := range []string{AnnotationEngineUID, AnnotationCAGeneration} {
+		if _, has := pod.Annotations[name]; has {
+			r.add(field.NewPath("metadata", "annotations").Key(name), "the pod is not injected and says that it is", fix)
+		}
+	}
+	for _, v := range pod.Spec.Volumes {
+		r.tokens(field.NewPath("spec", "volumes").Key(v.Name), v)
+	}
+	return r.err()
+}
+
+// Ephemeral returns an injected pod with its ephemeral containers as they may run beside the engine, or Refusals. pod is not modified, and nothing
+// else of it is changed: the API server would not take it.
+func Ephemeral(pod *corev1.Pod) (*corev1.Pod, error) {
+	var r Refusals
+	secrets := keySecrets(&pod.Spec, "")
+	only := &corev1.PodSpec{EphemeralContainers: pod.Spec.EphemeralContainers, SecurityContext: pod.Spec.SecurityContext, OS: pod.Spec.OS}
+	each(only, func(at *field.Path, have *corev1.Container) { r.container(at, have, secrets) })
+	r.ephemerals(only)
+	r.baseline(&corev1.Pod{ObjectMeta: pod.ObjectMeta, Spec: *only})
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	out := pod.DeepCopy()
+	e := Advisory
+	if slices.ContainsFunc(out.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == ContainerInit }) {
+		e = Transparent
+	}
+	for i := range out.Spec.EphemeralContainers {
+		have := &out.Spec.EphemeralContainers[i]
+		if err := beside((*corev1.Container)(&have.EphemeralContainerCommon), out.Spec.SecurityContext, e); err != nil {
+			return nil, err
+		}
+		pin(have, &out.Spec)
+	}
+	return out, nil
+}
+
+// CheckEphemeral says whether the ephemeral containers of an injected pod are as Ephemeral would leave them.
+func CheckEphemeral(pod *corev1.Pod) error {
+	want, err := Ephemeral(pod)
+	if err != nil {
+		return err
+	}
+	var r Refusals
+	for i, have := range pod.Spec.EphemeralContainers {
+		if !equality.Semantic.DeepEqual(have, want.Spec.EphemeralContainers[i]) {
+			r.add(field.NewPath("spec", "ephemeralContainers").Key(have.Name), "is not as it was injected", laterFix)
+		}
+	}
+	return r.err()
+}
+
+// pin gives have a user where only its image would say one: the target's, or root, or nobody where root is not let in. Whoever
+// adds a container to a running pod could bring an image that runs as its engine's user.
+func pin(have *corev1.EphemeralContainer, spec *corev1.PodSpec) {
+	const nobody = 65534
+	c := (*corev1.Container)(&have.EphemeralContainerCommon)
+	if hasUser(c, spec) {
+		return
+	}
+	sc, uid := c.SecurityContext, int64(0)
+	rootless := spec.SecurityContext != nil && spec.SecurityContext.RunAsNonRoot != nil && *spec.SecurityContext.RunAsNonRoot
+	if sc.RunAsNonRoot != nil {
+		rootless = *sc.RunAsNonRoot
+	}
+	for _, target := range spec.Containers {
+		if target.Name == have.TargetContainerName && target.SecurityContext != nil && target.SecurityContext.RunAsUser != nil {
+			uid = *target.SecurityContext.RunAsUser
+		}
+	}
+	if uid == 0 && rootless {
+		uid = nobody
+	}
+	sc.RunAsUser = &uid
+}
