@@ -20,7 +20,7 @@ NESTED  := $(patsubst %/go.mod,%,$(wildcard internal/*/go.mod))
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## the static, stripped binary, into bin/
+build: ## the static, stripped binaries, into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $(BIN)/ ./cmd/...
 
 test: ## all tests; needs Go and nothing else
@@ -63,7 +63,7 @@ demo: ## a model server, an agent and the engine between them, then audit verify
 test-clients: ## real clients through the engine: curl, Python, Node, git, Java, h2load; installs them
 	internal/clients/run.sh
 
-test-netns: ## redirected connections and isolated commands, in namespaces that the tests make (Linux)
+test-netns: ## redirected connections, isolated commands and pods, in namespaces that the tests make (Linux; pods need root)
 	GO='$(GO)' .ci/test-netns
 
 test-disks: ## the engine on disks that fill up and fail, in a mount namespace (Linux, root)

@@ -82,6 +82,7 @@ func rows() map[string]row {
 	return map[string]row{
 		// The program: it wires everything and nothing imports it.
 		"cmd/aegrail-engine": {ours: []string{anyOurs}, modules: []string{cobra, pflag, fsnotify, xSys}, tests: []string{nftables}},
+		"cmd/aegrail-init":   {ours: []string{"internal/redirect"}, modules: []string{cobra, pflag}, tests: []string{"internal/intake", nftables, xSys}},
 
 		// The public contract and the certificate authority.
 		policyTypes: {modules: []string{yaml}},
@@ -311,6 +312,7 @@ func TestTheMapForbids(t *testing.T) {
 		{"policy imports audit", may("internal/policy", ours("internal/audit")), false},
 		{"http1 imports canon", may("internal/http1", ours("internal/canon")), false},
 		{"audit imports anything of ours", may("internal/audit", ours("internal/digest")), false},
+		{"aegrail-init links the proxy", may("cmd/aegrail-init", ours("internal/proxy")), false},
 		{"anything imports cmd", may("internal/proxy", ours("cmd/aegrail-engine")), false},
 		{"the harness in the product", may("cmd/aegrail-engine", ours("internal/enginetest")), false},
 		{"the harness in a test", mayTest("internal/proxy", ours("internal/enginetest")), true},
