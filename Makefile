@@ -10,7 +10,7 @@ FUZZ    ?= 60s
 KILLS   ?= 200
 GOLANGCI ?= golangci-lint
 # Where fuzz targets are: beside fuzz/, those that need what is not exported.
-FUZZED  := ./fuzz ./certs ./internal/audit
+FUZZED  := ./fuzz ./certs ./internal/audit ./internal/proxy
 # Nested modules: what the product must not depend on.
 NESTED  := $(patsubst %/go.mod,%,$(wildcard internal/*/go.mod))
 

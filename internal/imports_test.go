@@ -126,7 +126,7 @@ func rows() map[string]row {
 		"internal":            {},
 		"internal/enginetest": {ours: []string{anyOurs}},
 		harnessNetns:          {modules: []string{nftables, xSys}},
-		"fuzz":                {tests: []string{anyOurs, miekgDNS}},
+		"fuzz":                {tests: []string{anyOurs, miekgDNS, http2}},
 		"deploy/demo":         {ours: []string{anyOurs}},
 	}
 }

@@ -151,6 +151,7 @@ func (w *h2watch) see(p []byte) {
 		case w.have == frameHead && w.head[3] == frameGoaway && length >= goawayHead-frameHead:
 			w.need = goawayHead
 		default:
+			clear(w.head[w.have:]) // a frame too short for a code has none
 			w.frame()
 			w.skip = length - (w.need - frameHead)
 			w.have, w.need = 0, frameHead
