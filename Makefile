@@ -15,10 +15,10 @@ FUZZED  := ./fuzz ./certs ./internal/audit ./internal/proxy
 NESTED  := $(patsubst %/go.mod,%,$(wildcard internal/*/go.mod))
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz fuzz-seeds bench attacks kills generate checkgenerate demo test-clients test-netns test-disks crosscheck cover check clean
+.PHONY: help build test race lint fuzz fuzz-seeds bench attacks kills generate checkgenerate demo test-clients test-netns test-disks e2e e2e-stack crosscheck cover check clean
 
 help: ## print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the static, stripped binaries, into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $(BIN)/ ./cmd/...
@@ -68,6 +68,12 @@ test-netns: ## redirected connections, isolated commands and pods, in namespaces
 
 test-disks: ## the engine on disks that fill up and fail, in a mount namespace (Linux, root)
 	$(GO) test -tags faults -run TestL04Disks ./cmd/aegrail-engine
+
+e2e: ## a Kubernetes cluster of its own with the tests in it (Linux, root); the first time builds the cluster
+	GO='$(GO)' internal/e2e/run.sh
+
+e2e-stack: ## only what the cluster is made of, into a cache outside the tree; a quarter of an hour the first time
+	GO='$(GO)' internal/e2e/run.sh --stack
 
 crosscheck: ## our formats against other implementations: Python's verify_chain, OpenSSL
 	$(GO) test -tags 'python openssl' ./certs/... ./internal/audit/...
