@@ -106,7 +106,7 @@ func rows() map[string]row {
 			ours: []string{"internal/audit"}, modules: []string{otel, otelLog, otelSDK, otelSDKLog, otlpHTTP},
 			tests: []string{"internal/checkpoint", otlpProto, protobuf},
 		},
-		"internal/link":      {ours: []string{engineAPI}, modules: []string{grpc, protobuf}},
+		"internal/link":      {ours: []string{engineAPI, "certs"}, modules: []string{grpc, protobuf}},
 		"internal/trustenv":  {},
 		"internal/redirect":  {modules: []string{nftables, xSys}},
 		"internal/resolver":  {ours: []string{"internal/canon", "internal/policy", "internal/identity", "internal/audit"}, modules: []string{miekgDNS}, tests: []string{policyTypes}},

@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/arpitcoder/aegrail-engine/certs"
 )
 
 // control is a Backend with a real certificate authority: what aegrail-control,
@@ -33,6 +35,7 @@ type control struct {
 	changed  chan struct{}     // guarded by mu
 	signed   []string          // revisions; guarded by mu
 	fault    error             // of Sign; guarded by mu
+	reviews  int               // calls of Authenticate; guarded by mu
 	hang     chan struct{}     // Sign waits for its end, if not nil; guarded by mu
 }
 
@@ -88,9 +91,17 @@ func (c *control) rules(uid string, p Policy) {
 	c.changed = make(chan struct{})
 }
 
+// asked is how many tokens were looked at.
+func (c *control) asked() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reviews
+}
+
 func (c *control) Authenticate(_ context.Context, token string) (Pod, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.reviews++
 	pod, ok := c.tokens[token]
 	if !ok {
 		return Pod{}, Refuse(Unauthenticated, "bad_token", "the token is not valid for audience aegrail-control; mount a projected token with that audience")
@@ -156,40 +167,45 @@ func permits(t *testing.T, hosts ...string) Template {
 	if len(hosts) == 0 {
 		return Template{RawSubject: subject, Unconstrained: true}
 	}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now(), NotAfter: time.Now(), PermittedDNSDomains: hosts, PermittedDNSDomainsCritical: true,
-		ExcludedIPRanges: []*net.IPNet{{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, {IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}},
+	der, err := certs.NameConstraints(hosts)
+	if err != nil {
+		t.Fatal(err)
 	}
-	key := newKey(t)
-	for _, e := range newCert(t, tmpl, tmpl, &key.PublicKey, key).Extensions {
-		if e.Id.Equal(oidNameConstraints()) {
-			return Template{RawSubject: subject, NameConstraints: e.Value}
-		}
-	}
-	t.Fatal("crypto/x509 wrote no name constraints")
-	return Template{}
+	return Template{RawSubject: subject, NameConstraints: der}
 }
 
 // served is a Server on loopback.
 type served struct {
 	*control
-	address string
-	roots   *x509.CertPool // what control's certificate is verified against
+	address string // localhost:port
+	stop    func() // may be called twice
 
 	mu      sync.Mutex
-	refused []Refused // guarded by mu
+	roots   *x509.CertPool // what control's certificate is verified by; guarded by mu
+	refused []Refused      // guarded by mu
 }
 
 // serve runs a Server with c until the test ends.
 func serve(t *testing.T, c *control, o ServerOptions) *served {
+	t.Helper()
+	s := &served{control: c, address: "localhost:0"}
+	s.begin(t, o)
+	return s
+}
+
+// begin serves at the address, with a certificate of its own.
+func (s *served) begin(t *testing.T, o ServerOptions) {
 	t.Helper()
 	key, tmpl := newKey(t), &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "control"}, DNSNames: []string{"localhost"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
 	}
 	cert := newCert(t, tmpl, tmpl, &key.PublicKey, key)
-	s := &served{control: c, roots: x509.NewCertPool()}
-	s.roots.AddCert(cert)
+	roots := x509.NewCertPool()
+	roots.AddCert(cert)
+	s.mu.Lock()
+	s.roots = roots
+	s.mu.Unlock()
 	o.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return &tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}, nil
 	}
@@ -198,25 +214,36 @@ func serve(t *testing.T, c *control, o ServerOptions) *served {
 		defer s.mu.Unlock()
 		s.refused = append(s.refused, r)
 	}
-	server, err := NewServer(c, o)
+	server, err := NewServer(s.control, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp4", s.address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.address = ln.Addr().String()
+	_, port, err := net.SplitHostPort(ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.address = net.JoinHostPort("localhost", port)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(ctx, ln) }()
-	t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		stop()
 		if err := <-ended; err != nil {
 			t.Errorf("serving: %v", err)
 		}
 	})
-	return s
+	t.Cleanup(s.stop)
+}
+
+// pool is what control's certificate is verified by now.
+func (s *served) pool() (*x509.CertPool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.roots, nil
 }
 
 // refusals are what the server recorded.
@@ -229,7 +256,11 @@ func (s *served) refusals() []Refused {
 // dial is a connection as anybody could make one.
 func (s *served) dial(t *testing.T) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient(s.address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: s.roots, ServerName: "localhost"})))
+	pool, err := s.pool()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := grpc.NewClient(s.address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: pool, ServerName: "localhost"})))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -40,6 +41,17 @@ func (k Kind) code() codes.Code {
 	}
 }
 
+// kindOf is code the other way. What no kind has (a deadline, a connection that
+// broke) decided nothing.
+func kindOf(c codes.Code) Kind {
+	for k := Unauthenticated; k <= TooMany; k++ {
+		if k.code() == c {
+			return k
+		}
+	}
+	return Unavailable
+}
+
 // Refusal is an error in words that the engine is told: one word for the
 // reason, what is wrong and how to put it right. It must name nothing that the
 // pod may not know.
@@ -71,4 +83,17 @@ func told(err error) error {
 	default:
 		return Refuse(Unavailable, "failed", "aegrail-control could not answer; its log says why")
 	}
+}
+
+// heard is told the other way: what a call's error says to an engine.
+func heard(err error) error {
+	s, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	reason, text, ok := strings.Cut(s.Message(), ": ")
+	if !ok || strings.ContainsAny(reason, " \t") {
+		reason, text = "unreachable", s.Message() // gRPC's own words
+	}
+	return &Refusal{Kind: kindOf(s.Code()), Reason: reason, Text: text}
 }

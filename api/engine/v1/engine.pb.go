@@ -357,7 +357,7 @@ type SignCAResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// DER of the intermediate, of what is above it, and of the root, in this order.
 	ChainDer [][]byte `protobuf:"bytes,1,rep,name=chain_der,json=chainDer,proto3" json:"chain_der,omitempty"`
-	// When to ask again; a renewal before has the same answer.
+	// When to ask for the next one, with another key.
 	RenewAfter    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=renew_after,json=renewAfter,proto3" json:"renew_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
