@@ -80,7 +80,7 @@ func names[T any](list []T, name func(T) string) []string {
 // ours compares our containers and volumes, whole.
 func (r *Refusals) ours(have, want *corev1.Pod) {
 	for i, c := range want.Spec.InitContainers {
-		if ours(c.Name) && !equality.Semantic.DeepEqual(settled(have.Spec.InitContainers[i]), settled(c)) {
+		if ours(c.Name) && !same(have.Spec.InitContainers[i], c) {
 			r.add(field.NewPath("spec", "initContainers").Key(c.Name), "is not as it was injected", laterFix)
 		}
 	}
@@ -96,13 +96,34 @@ func (r *Refusals) ours(have, want *corev1.Pod) {
 	}
 }
 
-// settled is c without what others may set: what the cluster's own admission does to every container.
+// same reports that have is want but for what others may set, and for what a newer API server fills in by itself.
+func same(have, want corev1.Container) bool {
+	have, want = settled(have), settled(want)
+	probes := func(c *corev1.Container) []**corev1.Probe {
+		return []**corev1.Probe{&c.StartupProbe, &c.LivenessProbe, &c.ReadinessProbe}
+	}
+	for i, is := range probes(&have) {
+		must := probes(&want)[i]
+		// A probe that was not there may run a program as the engine.
+		if (*is == nil) != (*must == nil) || !equality.Semantic.DeepDerivative(*must, *is) {
+			return false
+		}
+		*is, *must = nil, nil
+	}
+	return equality.Semantic.DeepEqual(have, want)
+}
+
+// settled is c without what the cluster's own admission does to every container.
 func settled(c corev1.Container) corev1.Container {
-	c.ImagePullPolicy = ""
-	c.Resources = corev1.ResourceRequirements{}
+	c.ImagePullPolicy, c.TerminationMessagePath, c.TerminationMessagePolicy = "", "", ""
+	c.Resources, c.ResizePolicy = corev1.ResourceRequirements{}, nil
 	c.VolumeMounts = slices.DeleteFunc(slices.Clone(c.VolumeMounts), func(m corev1.VolumeMount) bool {
 		return m.MountPath == tokenMount && m.ReadOnly && strings.HasPrefix(m.Name, "kube-api-access-")
 	})
+	if sc := c.SecurityContext; sc != nil && sc.ProcMount != nil && *sc.ProcMount == corev1.DefaultProcMount {
+		c.SecurityContext = sc.DeepCopy()
+		c.SecurityContext.ProcMount = nil
+	}
 	return c
 }
 

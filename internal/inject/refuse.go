@@ -13,7 +13,7 @@ import (
 // refuse lists all that keeps pod from being held.
 func refuse(pod *corev1.Pod, c *Config) Refusals {
 	var r Refusals
-	r.podSecurity(c)
+	r.level(c)
 	r.host(pod)
 	r.users(pod.Spec.SecurityContext, field.NewPath("spec", "securityContext"))
 	r.volumes(pod, c)
@@ -28,8 +28,8 @@ func refuse(pod *corev1.Pod, c *Config) Refusals {
 	return r
 }
 
-// podSecurity explains what the API server would say less well after us.
-func (r *Refusals) podSecurity(c *Config) {
+// level explains what the API server would say less well after us.
+func (r *Refusals) level(c *Config) {
 	if c.Enforcement != Transparent || c.PodSecurity == "" || c.PodSecurity == "privileged" {
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -71,19 +72,24 @@ func hasUser(have *corev1.Container, spec *corev1.PodSpec) bool {
 	return own != nil && own.RunAsUser != nil || pods != nil && pods.RunAsUser != nil
 }
 
-// baseline holds pod, without our containers, to Pod Security's level of that name: it is what the namespace cannot enforce. Fields that have been
-// refused by a better word are refused here too.
+// podSecurity judges by the checks that the API server has. It is made once, as that takes longer than an injection, and never changes.
+var podSecurity = sync.OnceValues(func() (policy.Evaluator, error) {
+	return policy.NewEvaluator(policy.DefaultChecks(), nil)
+})
+
+// baseline holds pod, without what is ours, to Pod Security's level of that name: it is what the namespace cannot enforce.
 func (r *Refusals) baseline(pod *corev1.Pod) {
 	if len(*r) > 0 {
 		return // what is wrong has been named, and some of it would be named twice
 	}
-	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	evaluator, err := podSecurity()
 	if err != nil {
 		r.add(field.NewPath("spec"), "Pod Security cannot be judged: "+err.Error(), "report this")
 		return
 	}
 	meta, spec := pod.ObjectMeta, pod.Spec
 	spec.InitContainers = slices.DeleteFunc(slices.Clone(spec.InitContainers), func(c corev1.Container) bool { return ours(c.Name) })
+	spec.Volumes = slices.DeleteFunc(slices.Clone(spec.Volumes), func(v corev1.Volume) bool { return ourVolume(v.Name) })
 	level := api.LevelVersion{Level: api.LevelBaseline, Version: api.LatestVersion()}
 	result := policy.AggregateCheckResults(evaluator.EvaluatePod(level, &meta, &spec))
 	if !result.Allowed {

@@ -67,6 +67,7 @@ func Ephemeral(pod *corev1.Pod) (*corev1.Pod, error) {
 	only := &corev1.PodSpec{EphemeralContainers: pod.Spec.EphemeralContainers, SecurityContext: pod.Spec.SecurityContext, OS: pod.Spec.OS}
 	each(only, func(at *field.Path, have *corev1.Container) { r.container(at, have, secrets) })
 	r.ephemerals(only)
+	r.early(pod)
 	r.baseline(&corev1.Pod{ObjectMeta: pod.ObjectMeta, Spec: *only})
 	if err := r.err(); err != nil {
 		return nil, err
@@ -84,6 +85,19 @@ func Ephemeral(pod *corev1.Pod) (*corev1.Pod, error) {
 		pin(have, &out.Spec)
 	}
 	return out, nil
+}
+
+// early refuses ephemeral containers in a pod that is not held yet: kubelet starts them before init containers too.
+func (r *Refusals) early(pod *corev1.Pod) {
+	if len(pod.Spec.EphemeralContainers) == 0 {
+		return
+	}
+	for _, s := range pod.Status.InitContainerStatuses {
+		if s.Name == ContainerEngine && s.Started != nil && *s.Started && s.State.Running != nil {
+			return
+		}
+	}
+	r.add(field.NewPath("spec", "ephemeralContainers"), "the engine of the pod is not up, and a container that starts before it is not held", "try again once "+ContainerEngine+" runs")
 }
 
 // CheckEphemeral says whether the ephemeral containers of an injected pod are as Ephemeral would leave them.

@@ -1,0 +1,222 @@
+package inject
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// wantField fails unless err is one Refusal of field.
+func wantField(t *testing.T, what string, err error, field string) {
+	t.Helper()
+	var all Refusals
+	if !errors.As(err, &all) || len(all) != 1 || all[0].Field != field || all[0].Fix == "" {
+		t.Errorf("%s: %v should name %s", what, err, field)
+	}
+}
+
+func TestAPodStaysInjected(t *testing.T) {
+	type pod = corev1.Pod
+	for what, row := range map[string]struct {
+		field string
+		do    func(*pod)
+	}{
+		"the mark is removed":      {"metadata.labels[aegrail.io/injected]", func(p *pod) { delete(p.Labels, LabelInjected) }},
+		"the mark is changed":      {"metadata.labels[aegrail.io/injected]", func(p *pod) { p.Labels[LabelInjected] = "" }},
+		"the wish is removed":      {"metadata.labels[aegrail.io/inject]", func(p *pod) { delete(p.Labels, LabelInject) }},
+		"a wish is added":          {"metadata.annotations[aegrail.io/inject]", func(p *pod) { p.Annotations[LabelInject] = "false" }},
+		"the user is changed":      {"metadata.annotations[aegrail.io/engine-uid]", func(p *pod) { p.Annotations[AnnotationEngineUID] = "2000000001" }},
+		"the generation is gone":   {"metadata.annotations[aegrail.io/ca-generation]", func(p *pod) { delete(p.Annotations, AnnotationCAGeneration) }},
+		"the engine is another":    {"spec.initContainers[aegrail-engine].image", func(p *pod) { p.Spec.InitContainers[1].Image = "evil:1" }},
+		"aegrail-init is another":  {"spec.initContainers[aegrail-init].image", func(p *pod) { p.Spec.InitContainers[0].Image = "evil:1" }},
+		"an image that names user": {"spec.containers[agent].securityContext.runAsUser", func(p *pod) { p.Spec.Containers[0].Image = "evil:1" }},
+	} {
+		before := injected(t, "job")
+		after := before.DeepCopy()
+		row.do(after)
+		wantField(t, what, CheckUpdate(before, after), row.field)
+	}
+}
+
+func TestWhatIsNotTheEnginesMayChange(t *testing.T) {
+	before := injected(t, "rich")
+	after := before.DeepCopy()
+	after.Labels["app"], after.Labels[LabelIdentity], after.Annotations["team"] = "other", "other", "other"
+	after.Finalizers = []string{"x.example/y"}
+	container(t, after, "agent").Image = "registry.example/bot:8" // it says which user runs it
+	container(t, after, "fetch-model").Image = "registry.example/fetch:2"
+	if err := CheckUpdate(before, after); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOnlyAnInjectedPodMaySayThatItIs(t *testing.T) {
+	for what, row := range map[string]struct {
+		field string
+		pod   string
+	}{
+		"the mark":       {"metadata.labels[aegrail.io/injected]", "{metadata: {labels: {aegrail.io/injected: ''}}}"},
+		"the user":       {"metadata.annotations[aegrail.io/engine-uid]", "{metadata: {annotations: {aegrail.io/engine-uid: '5'}}}"},
+		"the generation": {"metadata.annotations[aegrail.io/ca-generation]", "{metadata: {annotations: {aegrail.io/ca-generation: '1'}}}"},
+		"the token": {
+			"spec.volumes[t].projected.sources[0].serviceAccountToken.audience",
+			"{spec: {containers: [], volumes: [{name: t, projected: {sources: [{serviceAccountToken: {audience: aegrail-control, path: t}}]}}]}}",
+		},
+	} {
+		wantField(t, what, CheckUnmarked(podOf(t, row.pod)), row.field)
+	}
+	if err := CheckUnmarked(readPod(t, "rich")); err != nil {
+		t.Error(err)
+	}
+}
+
+// running is an injected pod whose engine is up, with the ephemeral container that fields describe.
+func running(t *testing.T, name, fields string) *corev1.Pod {
+	t.Helper()
+	p := injected(t, name)
+	p.Status.InitContainerStatuses = []corev1.ContainerStatus{
+		{Name: ContainerInit, State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}},
+		{Name: ContainerEngine, Started: new(true), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}},
+	}
+	if fields != "" {
+		fields = ", " + fields
+	}
+	e := corev1.EphemeralContainer{}
+	if err := yaml.UnmarshalStrict([]byte("{name: debugger, image: 'busybox:1'"+fields+"}"), &e); err != nil {
+		t.Fatal(err)
+	}
+	p.Spec.EphemeralContainers = []corev1.EphemeralContainer{e}
+	return p
+}
+
+func TestAnEphemeralContainerIsHeldLikeTheAgent(t *testing.T) {
+	p := running(t, "simple", "")
+	if err := CheckEphemeral(p); err == nil {
+		t.Error("is let in as it was asked for")
+	}
+	out, err := Ephemeral(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := out.Spec.EphemeralContainers[0]
+	agent := container(t, injected(t, "simple"), "agent")
+	want := agent.SecurityContext.DeepCopy()
+	want.RunAsUser = new(int64(0))
+	if diff := cmp.Diff(want, got.SecurityContext); diff != "" {
+		t.Errorf("it may do something else than the agent:\n%s", diff)
+	}
+	if diff := cmp.Diff(agent.Env, got.Env); diff != "" {
+		t.Errorf("it trusts something else than the agent:\n%s", diff)
+	}
+	if diff := cmp.Diff(agent.VolumeMounts, got.VolumeMounts); diff != "" {
+		t.Errorf("it mounts something else than the agent:\n%s", diff)
+	}
+	out.Spec.EphemeralContainers = p.Spec.EphemeralContainers
+	if diff := cmp.Diff(p, out); diff != "" {
+		t.Errorf("more than ephemeral containers is changed:\n%s", diff)
+	}
+
+	out, err = Ephemeral(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckEphemeral(out); err != nil {
+		t.Errorf("what Ephemeral returned is refused: %v", err)
+	}
+	again, err := Ephemeral(out)
+	if diff := cmp.Diff(out, again); diff != "" || err != nil {
+		t.Errorf("it changes again: %v\n%s", err, diff)
+	}
+}
+
+func TestAnEphemeralContainersUserIsNotItsImages(t *testing.T) {
+	for what, row := range map[string]struct {
+		fields string
+		edit   func(*corev1.Pod)
+		want   int64 // -1: unset
+	}{
+		"nobody says one":            {"", func(*corev1.Pod) {}, 0},
+		"its own":                    {"securityContext: {runAsUser: 7}", func(*corev1.Pod) {}, 7},
+		"the pod's":                  {"", func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(8))} }, -1},
+		"the target's":               {"targetContainerName: agent", func(p *corev1.Pod) { p.Spec.Containers[0].SecurityContext.RunAsUser = new(int64(9)) }, 9},
+		"a target without one":       {"targetContainerName: agent", func(*corev1.Pod) {}, 0},
+		"root is not let in":         {"securityContext: {runAsNonRoot: true}", func(*corev1.Pod) {}, 65534},
+		"root is not let in the pod": {"", func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: new(true)} }, 65534},
+		"root is let in here":        {"securityContext: {runAsNonRoot: false}", func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: new(true)} }, 0},
+	} {
+		p := running(t, "simple", row.fields)
+		row.edit(p)
+		out, err := Ephemeral(p)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		got := int64(-1)
+		if uid := out.Spec.EphemeralContainers[0].SecurityContext.RunAsUser; uid != nil {
+			got = *uid
+		}
+		if got != row.want {
+			t.Errorf("%s: runs as %d, want %d", what, got, row.want)
+		}
+	}
+}
+
+func TestAnEphemeralContainerIsRefused(t *testing.T) {
+	for what, row := range map[string]struct{ fields, field string }{
+		"joining the engine":   {"targetContainerName: aegrail-engine", "spec.ephemeralContainers[debugger].targetContainerName"},
+		"with the token":       {"volumeMounts: [{name: aegrail-token, mountPath: /t}]", "spec.ephemeralContainers[debugger].volumeMounts[/t]"},
+		"with the log":         {"volumeMounts: [{name: aegrail-log, mountPath: /l}]", "spec.ephemeralContainers[debugger].volumeMounts[/l]"},
+		"over the bundle":      {"volumeMounts: [{name: work, mountPath: /etc/aegrail/ca}]", "spec.ephemeralContainers[debugger].volumeMounts[/etc/aegrail/ca]"},
+		"as the engine":        {"securityContext: {runAsUser: 2000123456}", "spec.ephemeralContainers[debugger].securityContext.runAsUser"},
+		"privileged":           {"securityContext: {privileged: true}", "spec.ephemeralContainers[debugger].securityContext.privileged"},
+		"tracing":              {"securityContext: {capabilities: {add: [SYS_PTRACE]}}", "spec.ephemeralContainers[debugger].securityContext.capabilities.add"},
+		"changing the network": {"securityContext: {capabilities: {add: [NET_ADMIN]}}", "spec.ephemeralContainers[debugger].securityContext.capabilities.add"},
+		"with all of /proc":    {"securityContext: {procMount: Unmasked}", "spec"},
+	} {
+		_, err := Ephemeral(running(t, "simple", row.fields))
+		wantField(t, what, err, row.field)
+		wantField(t, what, CheckEphemeral(running(t, "simple", row.fields)), row.field)
+	}
+}
+
+func TestAnEphemeralContainerWaitsForTheEngine(t *testing.T) {
+	for what, edit := range map[string]func(*corev1.ContainerStatus){
+		"unknown":     func(s *corev1.ContainerStatus) { s.Name = "other" },
+		"not started": func(s *corev1.ContainerStatus) { s.Started = new(false) },
+		"not said":    func(s *corev1.ContainerStatus) { s.Started = nil },
+		"waiting": func(s *corev1.ContainerStatus) {
+			s.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{}}
+		},
+	} {
+		p := running(t, "simple", "")
+		edit(&p.Status.InitContainerStatuses[1])
+		_, err := Ephemeral(p)
+		wantField(t, what, err, "spec.ephemeralContainers")
+	}
+	p := injected(t, "simple")
+	if out, err := Ephemeral(p); err != nil || len(out.Spec.EphemeralContainers) != 0 {
+		t.Errorf("a pod without any is refused: %v", err)
+	}
+}
+
+func TestAnEphemeralContainerOfAnAdvisoryPodGetsTheProxy(t *testing.T) {
+	c := config()
+	c.Enforcement = Advisory
+	p := running(t, "simple", "")
+	advisory, err := Pod(readPod(t, "simple"), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Spec.InitContainers = advisory.Spec.InitContainers
+	out, err := Ephemeral(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := effective(out.Spec.EphemeralContainers[0].Env)["HTTPS_PROXY"].Value; !strings.HasSuffix(got, ":15080") {
+		t.Errorf("HTTPS_PROXY=%s", got)
+	}
+}
