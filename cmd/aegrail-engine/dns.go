@@ -18,23 +18,33 @@ type dnsListener struct {
 	stream net.Listener
 }
 
-// listenDNS takes addr for both, the same port where addr leaves it open.
-func listenDNS(flag, addr string) (*dnsListener, error) {
-	stream, err := listen(flag, addr)
-	if err != nil {
-		return nil, err
+// listenDNS takes addr, and where it is of loopback both addresses of it, as
+// listenTransparent does.
+func listenDNS(flag, addr string) ([]*dnsListener, error) {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+			return nil, badInput(fmt.Errorf("%s %s: name one address, like 127.0.0.1:5353: an answer has to come from the address that was asked", flag, addr))
+		}
 	}
-	at, ok := stream.Addr().(*net.TCPAddr)
-	if !ok || at.IP.IsUnspecified() {
-		stream.Close()
-		return nil, badInput(fmt.Errorf("%s %s: name one address, like 127.0.0.1:5353: an answer has to come from the address that was asked", flag, addr))
-	}
-	packet, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at.AddrPort()))
+	all, err := bothLoopbacks(addr, listenOneDNS, (*dnsListener).close)
 	if err != nil {
-		stream.Close()
 		return nil, explainListen(flag, addr, err)
 	}
-	return &dnsListener{packet: packet, stream: stream}, nil
+	return all, nil
+}
+
+// listenOneDNS takes addr for UDP and TCP, the same port where addr leaves it open.
+func listenOneDNS(addr string) (*dnsListener, netip.AddrPort, error) {
+	stream, at, err := listenTCP(addr)
+	if err != nil {
+		return nil, at, err
+	}
+	packet, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		stream.Close()
+		return nil, at, err
+	}
+	return &dnsListener{packet: packet, stream: stream}, at, nil
 }
 
 func (l *dnsListener) close() {

@@ -42,6 +42,7 @@ type engineParts struct {
 	digests   digest.Keyed
 	leafCache int
 	shipper   *ship.Shipper // nil: nothing takes the log elsewhere
+	enforced  *bool         // nil: nobody has said
 	logger    *slog.Logger
 }
 
@@ -66,7 +67,7 @@ func newEngine(p engineParts) (_ *engine, err error) {
 	}
 	anchors, sinks := shipStats(p.shipper)
 	counters, err := metrics.New(metrics.Config{
-		Anchors: anchors, Sinks: sinks,
+		Anchors: anchors, Sinks: sinks, Enforced: p.enforced,
 		Version: readBuild().version, Audit: p.log.Stats,
 		Leaves: func() metrics.LeafStats {
 			s := leaves.Stats()

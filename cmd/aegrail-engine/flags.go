@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -42,6 +43,7 @@ type serveOptions struct {
 	observe                                  bool
 	leafCache                                int
 	logLevel, logFormat                      string
+	podOptions
 
 	allowlist []string // AEGRAIL_ENGINE_ALLOWLIST: hosts that every agent may reach, in place of a policy
 }
@@ -74,6 +76,7 @@ func (o *serveOptions) define(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.auditAnchors, "audit-anchor", nil, "bring signed checkpoints to `FILE|URL`: a file elsewhere, or an http(s):// endpoint; may be repeated")
 	f.StringArrayVar(&o.auditSinks, "audit-sink", nil, "send every record to `URL`: otlp://host:4318, otlps://, or an http(s):// webhook; may be repeated")
 	f.StringVar(&o.identity, "agent-identity", defaultIdentity, "`NAME` of the agent in policy and log")
+	o.definePod(f)
 	f.Int64Var(&o.maxRequests, "max-requests", 0, "requests in all before the agent is refused; 0: no limit")
 	f.StringVar(&o.rate, "rate", "", "`N/unit` requests, unit sec, min or hour")
 	f.BoolVar(&o.observe, "observe", false, "let pass what the policy denies, and record that it would have been denied")
@@ -189,7 +192,7 @@ func (o *serveOptions) parse() (settings, error) {
 	if len(o.upstreamBypass) > 0 && s.proxy == nil {
 		return s, fmt.Errorf("--upstream-proxy-bypass without --upstream-proxy")
 	}
-	if err := s.parseAudit(); err != nil {
+	if err := errors.Join(s.parseAudit(), s.parsePod()); err != nil {
 		return s, err
 	}
 	if o.leafCache < 1 {

@@ -16,14 +16,15 @@ import (
 // words; its text may name files, which is why the admin listener is not for
 // agents.
 type health struct {
-	logFailed func() error // the audit log's latched failure, asked at each probe
+	logFailed   func() error // the audit log's latched failure, asked at each probe
+	enforcement string       // as --enforcement has it
 
 	mu     sync.Mutex
 	causes map[string]string // cause -> what is wrong; guarded by mu
 }
 
-func newHealth() *health {
-	return &health{causes: map[string]string{"starting": "not listening yet"}}
+func newHealth(enforcement string) *health {
+	return &health{enforcement: enforcement, causes: map[string]string{"starting": "not listening yet"}}
 }
 
 // set records that cause is wrong with err, or right again if err is nil. It
@@ -60,7 +61,7 @@ func (h *health) problems() []string {
 // adminServer serves what probes and Prometheus read. It changes nothing.
 //
 //	/healthz  200 while the process lives
-//	/readyz   200 "ready", or 503 and a line for each cause
+//	/readyz   200 "ready", or 503 and a line for each cause; then a line NOT ENFORCED where that is so
 //	/metrics  the Prometheus text format
 //	/audit/key  the verifier key of the log's checkpoints
 func adminServer(h *health, metrics http.Handler, auditKey string, logger *slog.Logger) *http.Server {
@@ -69,11 +70,14 @@ func adminServer(h *health, metrics http.Handler, auditKey string, logger *slog.
 		plain(w, http.StatusOK, "ok")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		status, lines := http.StatusOK, []string{"ready"}
 		if wrong := h.problems(); len(wrong) > 0 {
-			plain(w, http.StatusServiceUnavailable, wrong...)
-			return
+			status, lines = http.StatusServiceUnavailable, wrong
 		}
-		plain(w, http.StatusOK, "ready")
+		if h.enforcement == advisory {
+			lines = append(lines, notEnforced)
+		}
+		plain(w, status, lines...)
 	})
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /audit/key", func(w http.ResponseWriter, _ *http.Request) {

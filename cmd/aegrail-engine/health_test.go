@@ -11,7 +11,7 @@ import (
 )
 
 func TestReadinessNamesEveryCause(t *testing.T) {
-	h := newHealth()
+	h := newHealth(transparent)
 	var logFault error
 	h.logFailed = func() error { return logFault }
 	server := adminServer(h, http.NotFoundHandler(), "audit.test+0+0", slog.New(slog.NewTextHandler(io.Discard, nil)))
@@ -40,6 +40,10 @@ func TestReadinessNamesEveryCause(t *testing.T) {
 		t.Error("recovery is news once")
 	}
 	want("well again", 200, "ready")
+	h.enforcement = advisory
+	want("what nothing enforces", 200, "ready\n"+notEnforced)
+	h.enforcement = ""
+	want("on a laptop", 200, "ready")
 
 	if c, b := probe("GET", "/healthz"); c != 200 || b != "ok" {
 		t.Errorf("/healthz: %d %q", c, b)

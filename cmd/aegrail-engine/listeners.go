@@ -15,9 +15,10 @@ import (
 
 // listeners are the ports of serve; nil where one is off.
 type listeners struct {
-	forward, tls, transparent, admin net.Listener
-	dns                              *dnsListener
-	profiles                         *profiles
+	forward, tls, admin net.Listener
+	transparent         []net.Listener // one of each family where it is on loopback
+	dns                 []*dnsListener // likewise
+	profiles            *profiles
 }
 
 // bind opens every port, or none.
@@ -34,13 +35,17 @@ func bind(s settings) (_ *listeners, err error) {
 	}{
 		{"--listen", s.listen, &l.forward},
 		{"--listen-tls", s.listenTLS, &l.tls},
-		{"--transparent-listen", s.transparent, &l.transparent},
 		{"--admin-listen", s.admin, &l.admin},
 	} {
 		if p.addr == "" {
 			continue
 		}
 		if *p.ln, err = listen(p.flag, p.addr); err != nil {
+			return nil, err
+		}
+	}
+	if s.transparent != "" {
+		if l.transparent, err = listenTransparent("--transparent-listen", s.transparent); err != nil {
 			return nil, err
 		}
 	}
@@ -58,12 +63,38 @@ func bind(s settings) (_ *listeners, err error) {
 }
 
 func listen(flag, addr string) (net.Listener, error) {
-	var lc net.ListenConfig
-	ln, err := lc.Listen(context.Background(), "tcp", addr)
+	ln, _, err := listenTCP(addr)
 	if err != nil {
 		return nil, explainListen(flag, addr, err)
 	}
 	return ln, nil
+}
+
+func listenTCP(addr string) (net.Listener, netip.AddrPort, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return nil, netip.AddrPort{}, err
+	}
+	return ln, portOf(ln), nil
+}
+
+// listenTransparent takes addr, and where it is of loopback both addresses of
+// it: connections that the kernel redirects end at either.
+func listenTransparent(flag, addr string) ([]net.Listener, error) {
+	all, err := bothLoopbacks(addr, listenTCP, func(ln net.Listener) { ln.Close() })
+	if err != nil {
+		return nil, explainListen(flag, addr, err)
+	}
+	return all, nil
+}
+
+// portOf is where ln listens.
+func portOf(ln net.Listener) netip.AddrPort {
+	if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
+		return tcp.AddrPort()
+	}
+	return netip.AddrPort{}
 }
 
 // explainListen says why flag's addr could not be taken, and what to do.
@@ -84,32 +115,37 @@ func explainListen(flag, addr string, err error) error {
 	}
 }
 
+// all are the listeners for connections.
+func (l *listeners) all() []net.Listener {
+	var all []net.Listener
+	for _, ln := range append([]net.Listener{l.forward, l.tls, l.admin}, l.transparent...) {
+		if ln != nil {
+			all = append(all, ln)
+		}
+	}
+	for _, d := range l.dns {
+		all = append(all, d.stream)
+	}
+	return all
+}
+
 // addresses are our own ends, which no request may be sent to.
 func (l *listeners) addresses() []netip.AddrPort {
 	var own []netip.AddrPort
-	all := []net.Listener{l.forward, l.tls, l.transparent, l.admin}
-	if l.dns != nil {
-		all = append(all, l.dns.stream)
-	}
-	for _, ln := range all {
-		if ln == nil {
-			continue
-		}
-		if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
-			own = append(own, tcp.AddrPort())
+	for _, ln := range l.all() {
+		if at := portOf(ln); at.IsValid() {
+			own = append(own, at)
 		}
 	}
 	return own
 }
 
 func (l *listeners) close() {
-	for _, ln := range []net.Listener{l.forward, l.tls, l.transparent, l.admin} {
-		if ln != nil {
-			ln.Close()
-		}
+	for _, ln := range l.all() {
+		ln.Close()
 	}
-	if l.dns != nil {
-		l.dns.close()
+	for _, d := range l.dns {
+		d.close()
 	}
 	if l.profiles != nil {
 		l.profiles.close()

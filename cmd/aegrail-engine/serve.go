@@ -99,9 +99,9 @@ type daemon struct {
 // it made before a failure it closes again.
 func assemble(s settings, stdout io.Writer, logger *slog.Logger) (_ *daemon, err error) {
 	d := &daemon{
-		settings: s, health: newHealth(), agent: identity.Principal{AgentIdentity: s.identity},
+		settings: s, health: newHealth(s.enforcement), agent: s.principal(),
 		policies: &policyFile{name: s.policy, options: policy.Options{
-			AnyAgent: true, Observe: s.observe, AllowHosts: s.allowlist,
+			AnyAgent: !s.inPod(), Observe: s.observe, AllowHosts: s.allowlist,
 			Limits: v1alpha1.Limits{Rate: s.perTime, MaxRequests: s.maxRequests},
 		}},
 		authority: &authorityFiles{cert: s.caCert, key: s.caKey, dir: s.caDir},
@@ -143,7 +143,7 @@ func assemble(s settings, stdout io.Writer, logger *slog.Logger) (_ *daemon, err
 	}
 	d.engine, err = newEngine(engineParts{
 		set: rules.set, authority: ca, log: log, digests: key, leafCache: s.leafCache, logger: logger,
-		agent: d.agent, shipper: d.shipper,
+		agent: d.agent, shipper: d.shipper, enforced: s.enforced(),
 		upstream: upstream.Config{
 			Roots: roots, DenyCIDRs: s.deny, Own: d.listeners.addresses(), Proxy: s.proxy, ProxyBypass: s.upstreamBypass, Logger: logger,
 		},
@@ -163,7 +163,7 @@ func assemble(s settings, stdout io.Writer, logger *slog.Logger) (_ *daemon, err
 func (d *daemon) auditConfig(stdout io.Writer, set *policy.Set, logger *slog.Logger) audit.Config {
 	s := &d.settings
 	c := audit.Config{
-		File: s.auditFile, Now: time.Now, Identity: s.identity, Logger: logger, PolicyRevision: set.Revision(),
+		File: s.auditFile, Now: time.Now, Identity: s.agentName(), Logger: logger, PolicyRevision: set.Revision(),
 		Start: map[string]string{"version": readBuild().version, "command": "serve"},
 		Key:   func() (*checkpoint.Signer, error) { return auditSigner(s.auditKey, logger) }, CheckpointEvery: s.checkpointEvery, Rotate: s.rotate,
 		OnCheckpoint: d.shipper.Publish,
@@ -171,6 +171,9 @@ func (d *daemon) auditConfig(stdout io.Writer, set *policy.Set, logger *slog.Log
 	c.Rotate.Keep, c.Rotate.Removable = s.auditKeep, d.shipper.Removable
 	if s.policy != "" {
 		c.Start["policy_file"] = s.policy
+	}
+	if s.enforcement != "" {
+		c.Start["enforcement"] = s.enforcement
 	}
 	if s.auditStdout {
 		c.Stdout = stdout
@@ -204,8 +207,8 @@ func (d *daemon) run(ctx context.Context) error {
 	if l.tls != nil {
 		go func() { fail("--listen-tls", d.proxy.ServeTLS(ctx, l.tls, d.listenTLS())) }()
 	}
-	if l.transparent != nil {
-		go func() { fail("--transparent-listen", d.proxy.ServeTransparent(ctx, l.transparent)) }()
+	for _, ln := range l.transparent {
+		go func() { fail("--transparent-listen", d.proxy.ServeTransparent(ctx, ln)) }()
 	}
 	resolving := make(chan struct{})
 	go func() {
@@ -243,14 +246,19 @@ func (d *daemon) run(ctx context.Context) error {
 // resolve answers DNS until ctx ends. What it counted is in the log when it
 // returns.
 func (d *daemon) resolve(ctx context.Context) error {
-	if d.listeners.dns == nil {
+	if len(d.listeners.dns) == 0 {
 		return nil
+	}
+	var packets []*net.UDPConn
+	var streams []net.Listener
+	for _, l := range d.listeners.dns {
+		packets, streams = append(packets, l.packet), append(streams, l.stream)
 	}
 	r, err := d.newResolver(d.agent, hasIPv6())
 	if err != nil {
 		return err
 	}
-	return errors.Join(serveDNS(ctx, r, []*net.UDPConn{d.listeners.dns.packet}, []net.Listener{d.listeners.dns.stream}), r.Close())
+	return errors.Join(serveDNS(ctx, r, packets, streams), r.Close())
 }
 
 func unlessClosed(err error) error {
@@ -268,7 +276,7 @@ func (d *daemon) announce() {
 	for _, a := range []struct {
 		name string
 		ln   net.Listener
-	}{{"listen", l.forward}, {"listen_tls", l.tls}, {"transparent", l.transparent}, {"admin", l.admin}} {
+	}{{"listen", l.forward}, {"listen_tls", l.tls}, {"admin", l.admin}} {
 		if a.ln != nil {
 			attrs = append(attrs, a.name, a.ln.Addr().String())
 		}
@@ -282,8 +290,17 @@ func (d *daemon) announce() {
 	if s := &d.settings; len(s.anchors)+len(s.sinks) > 0 {
 		attrs = append(attrs, "anchors", names(s.anchors), "sinks", names(s.sinks))
 	}
-	if l.dns != nil {
-		attrs = append(attrs, "dns", l.dns.stream.Addr().String())
+	if len(l.transparent) > 0 {
+		attrs = append(attrs, "transparent", l.transparent[0].Addr().String())
+	}
+	if len(l.dns) > 0 {
+		attrs = append(attrs, "dns", l.dns[0].stream.Addr().String())
+	}
+	if d.settings.enforcement != "" {
+		attrs = append(attrs, "enforcement", d.settings.enforcement)
+	}
+	if d.settings.enforcement == advisory {
+		d.logger.Warn(notEnforced)
 	}
 	d.logger.Info("serving", attrs...)
 }

@@ -24,6 +24,7 @@
 //	aegrail_audit_sink_acknowledged_seq{kind,index}, …_lag_records, …_failures_total
 //	aegrail_policy_info{revision}, aegrail_policy_reloads_total{result}
 //	aegrail_ca_expires_timestamp_seconds, aegrail_ca_reloads_total{result}
+//	aegrail_engine_enforced                         0: an agent that ignores its proxy variables goes around; absent: nobody has said
 //	aegrail_build_info{version,goversion}
 package metrics
 
@@ -63,6 +64,9 @@ type Config struct {
 	Leaves  func() LeafStats   // nil: no leaf cache
 	Anchors func() []ShipStats // nil: the log has no anchors; the label index is the place from 1
 	Sinks   func() []ShipStats // nil: the log has no sinks; likewise
+
+	// Enforced says whether agents have a way around the engine; nil: nobody has said.
+	Enforced *bool
 }
 
 // Metrics is the counters. Its methods may be called from any goroutine, and
@@ -137,6 +141,13 @@ func New(c Config) (*Metrics, error) {
 		"When the certificate authority in force can sign no more, in seconds since 1970: the earliest expiry from the signer up to its root.", nil)
 	m.caLoaded = m.counter("aegrail_ca_reloads_total", "Certificate authorities that were loaded, by result.", prometheus.Labels{"result": "success"})
 	m.caRejected = m.counter("aegrail_ca_reloads_total", "Certificate authorities that were loaded, by result.", prometheus.Labels{"result": "failure"})
+	if c.Enforced != nil {
+		enforced := m.gauge("aegrail_engine_enforced",
+			"1 if agents have no way but the engine (redirect rules or a NetworkPolicy, as the operator says); 0: NOT ENFORCED, an agent that ignores its proxy variables goes around it.", nil)
+		if *c.Enforced {
+			enforced.Set(1)
+		}
+	}
 	m.gauge("aegrail_build_info", "The engine's version; always 1.",
 		prometheus.Labels{"version": c.Version, "goversion": runtime.Version()}).Set(1)
 	m.registry.MustRegister(newAsked(c), collectors.NewGoCollector(),

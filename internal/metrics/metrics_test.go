@@ -231,6 +231,19 @@ func TestAnchorsAndSinksAreAskedByTheirPlace(t *testing.T) {
 	}
 }
 
+func TestEnforcementIsSaidWhereSomebodyKnows(t *testing.T) {
+	no, yes := false, true
+	for want, enforced := range map[string]*bool{"aegrail_engine_enforced 0\n": &no, "aegrail_engine_enforced 1\n": &yes, "": nil} {
+		m, err := New(Config{Audit: func() audit.Stats { return audit.Stats{} }, Enforced: enforced})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out := scrape(t, m); !strings.Contains(out, want) || want == "" && strings.Contains(out, "enforced") {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+}
+
 func TestMetricsNeedALog(t *testing.T) {
 	if _, err := New(Config{}); err == nil {
 		t.Fatal("made without a log")
