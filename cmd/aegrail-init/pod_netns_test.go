@@ -405,6 +405,76 @@ func TestE03NoUserBecomesTheEngine(t *testing.T) {
 	}
 }
 
+// halfOpen leaves the kernel of the pod with a connection of the engine's that
+// conntrack takes for open and that has no socket at either end: what there is
+// for minutes where a server that has been closed to does not close. It returns
+// its two ends.
+func halfOpen(t *testing.T, p *netns.Pod) (from, to *unix.SockaddrInet4) {
+	t.Helper()
+	from, to = &unix.SockaddrInet4{Port: 40001, Addr: p.Pod4.As4()}, &unix.SockaddrInet4{Port: 7100, Addr: p.Cluster4.As4()}
+	var err error
+	var ln, client, server int
+	silently := func(fd int) error {
+		return errors.Join(unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR, 1), unix.Close(fd))
+	}
+	p.Cluster.Do(func() {
+		ln, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		err = errors.Join(err, unix.Bind(ln, to), unix.Listen(ln, 1))
+	})
+	p.Do(func() {
+		client = as(engineUID, func() int {
+			fd, serr := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			err = errors.Join(err, serr)
+			return fd
+		})
+		err = errors.Join(err, unix.Bind(client, from), unix.Connect(client, to))
+	})
+	p.Cluster.Do(func() {
+		var aerr error
+		server, _, aerr = unix.Accept(ln)
+		err = errors.Join(err, aerr, silently(server))
+	})
+	p.Do(func() { err = errors.Join(err, silently(client)) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(ln) })
+	return from, to
+}
+
+// as calls fn with a user for the sockets that it makes.
+func as(uid int, fn func() int) int {
+	before, _ := unix.SetfsuidRetUid(uid)
+	defer func() { _, _ = unix.SetfsuidRetUid(before) }()
+	return fn()
+}
+
+func TestE03NobodyTakesAConnectionOverThatTheEngineHasLeft(t *testing.T) {
+	p := pod(t)
+	from, to := halfOpen(t, p)
+	capture := p.Capture(t)
+	p.Do(func() {
+		fd := as(agentUID, func() int {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Error(err)
+			}
+			return fd
+		})
+		t.Cleanup(func() { _ = unix.Close(fd) })
+		if err := unix.Bind(fd, from); err != nil {
+			t.Error(err)
+		}
+		if err := unix.Connect(fd, to); err == nil {
+			t.Error("connected at once")
+		}
+	})
+	want(t, run1(t, p, netns.Container{UID: engineUID}, "udp", "10.77.0.1:7000"), "10.77.0.1:7000: world")
+	if left := capture.Until(t, "from "+strconv.Itoa(engineUID)); len(left) > 0 {
+		t.Errorf("left the pod: %q", left)
+	}
+}
+
 func TestE03NobodyChangesTheRules(t *testing.T) {
 	p := pod(t)
 	for name, c := range agents() {

@@ -106,10 +106,12 @@ func (r *Rules) confine() (rules [][]expr.Any) {
 		// Packets that the kernel sends after a socket is gone have no user. A TCP
 		// connection is established only if its first packet passed. For UDP that
 		// would be a hole: whoever takes the port of a socket that the engine has
-		// closed would send along its flow.
+		// closed would send along its flow. For TCP so would a SYN: conntrack lets
+		// one pass in a flow that it has not seen the end of, for the server to say
+		// whether it begins anew.
 		rules = append(rules,
 			rule(reply(), verdict(expr.VerdictAccept)),
-			rule(protocol(unix.IPPROTO_TCP), established(), verdict(expr.VerdictAccept)))
+			rule(protocol(unix.IPPROTO_TCP), noSYN(), established(), verdict(expr.VerdictAccept)))
 		for _, icmp := range []byte{133, 135, 136, 143} { // router and neighbour solicitation, advertisement, MLD (RFC 4861, 3810)
 			rules = append(rules, rule(protocol(unix.IPPROTO_ICMPV6), icmpType(icmp), verdict(expr.VerdictAccept)))
 		}
@@ -159,6 +161,15 @@ func icmpType(number byte) []expr.Any {
 // reply is what answers a connection that somebody else began.
 func reply() []expr.Any {
 	return []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, equals(1)} // IP_CT_DIR_REPLY
+}
+
+// noSYN is every TCP segment but those that begin a connection.
+func noSYN() []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{2}, Xor: []byte{0}},
+		equals(0),
+	}
 }
 
 func established() []expr.Any {

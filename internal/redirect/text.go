@@ -134,6 +134,8 @@ func load(e expr.Any) operand {
 			return operand{name: "th dport", kind: bigOperand}
 		case e.Base == expr.PayloadBaseTransportHeader && e.Offset == 0 && e.Len == 1:
 			return operand{name: "icmpv6 type", kind: bigOperand}
+		case e.Base == expr.PayloadBaseTransportHeader && e.Offset == 13 && e.Len == 1:
+			return operand{name: "tcp flags", kind: bigOperand}
 		case e.Base == expr.PayloadBaseNetworkHeader && e.Offset == 16 && e.Len == 4:
 			return operand{name: "ip daddr", kind: addressOperand}
 		case e.Base == expr.PayloadBaseNetworkHeader && e.Offset == 24 && e.Len == 16:
