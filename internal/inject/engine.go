@@ -123,11 +123,12 @@ func (c *Config) engineArgs() []string {
 		args = append(args, "--ca-dir="+PathKey, "--policy="+PathPolicy+"/"+PlainPolicy)
 	}
 	if c.Enforcement == Transparent {
-		// The transparent port is taken on every address, as the kernel redirects to 127.0.0.1 and to ::1; who dials it by hand,
-		// from inside or outside, is refused by the engine.
-		args = append(args, "--listen=", fmt.Sprintf("--transparent-listen=:%d", PortTransparent), fmt.Sprintf("--dns-listen=127.0.0.1:%d", PortDNS))
+		// Both are taken on 127.0.0.1 and on ::1, where the kernel redirects to, and on no address that is reached from outside;
+		// who dials them by hand in the pod is refused by the engine.
+		args = append(args, "--enforcement=transparent", "--listen=",
+			fmt.Sprintf("--transparent-listen=127.0.0.1:%d", PortTransparent), fmt.Sprintf("--dns-listen=127.0.0.1:%d", PortDNS))
 	} else {
-		args = append(args, fmt.Sprintf("--listen=127.0.0.1:%d", PortProxy))
+		args = append(args, "--enforcement=advisory", fmt.Sprintf("--listen=127.0.0.1:%d", PortProxy))
 	}
 	args = append(args, fmt.Sprintf("--admin-listen=:%d", PortAdmin), "--audit-file="+PathLog+"/audit.log")
 	if len(c.DenyCIDRs) > 0 {
