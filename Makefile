@@ -41,8 +41,8 @@ fuzz: ## each fuzz target for a minute (FUZZ=10s for less)
 fuzz-seeds: ## the seeds of every fuzz target; a target without seeds fails
 	GO='$(GO)' .ci/fuzz-seeds $(FUZZED)
 
-bench: ## the engine beside other proxies on one core, as ratios
-	cd internal/bench && $(GO) run .
+bench: ## the engine beside other proxies on one core; writes BENCH.md and the README's table
+	cd internal/bench && $(GO) run . -o BENCH.md -short ../../README.md
 
 attacks: ## the catalogue of attacks against the engine and other proxies; writes ATTACKS.md
 	cd internal/attacks && $(GO) run . -o ATTACKS.md

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"math"
 	"net"
@@ -117,6 +118,81 @@ func TestTheLogsShareIsOfTheExchangeWithoutIt(t *testing.T) {
 	f.null = math.NaN()
 	if got := f.share(); got != "–" {
 		t.Errorf("share of what was not measured: %s", got)
+	}
+}
+
+func TestATargetIsHeldAgainstTheBestPeer(t *testing.T) {
+	l := &lab{peers: []peer{{name: "slow"}, {name: "fast"}, {name: engineName, ours: true}, {name: "another build", ours: true}}}
+	w := row{name: "r"}
+	res := newResults()
+	for _, pass := range [][4]float64{{8, 4, 3, 1}, {10, 5, 4, 1}, {6, 3, 2, 1}} {
+		for i, p := range l.peers {
+			res.add(w, p.name, []float64{pass[i]}, nil)
+		}
+	}
+	for _, c := range []struct {
+		of   target
+		want string
+	}{
+		{target{ratio: 0.75}, "0.75 of fast: met, 0.75"},
+		{target{ratio: 0.7}, "0.70 of fast: **missed**, 0.75"},
+		{target{ratio: 0.4, peer: "slow"}, "0.40 of slow: met, 0.38"},
+		{target{ratio: 0.4, peer: "absent"}, ""},
+		{target{most: 30}, "30: met"},
+		{target{most: 20}, "20: **missed**"},
+		{target{}, ""},
+	} {
+		if got := l.verdict(res, w, 0, figure{scale: 10, target: c.of}); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.of, got, c.want)
+		}
+	}
+}
+
+func TestTheShortTableGoesBetweenItsMarks(t *testing.T) {
+	const before, after = "# Cost\n\n" + shortBegin, shortEnd + "\nmore\n"
+	got, err := insertShort(before+"old\n"+after, "new\n")
+	if err != nil || got != before+"new\n"+after {
+		t.Errorf("%q, %v", got, err)
+	}
+	for _, text := range []string{"", before, after} {
+		if got, err := insertShort(text, "new\n"); err == nil {
+			t.Errorf("%q became %q", text, got)
+		}
+	}
+}
+
+func TestGrowthIsOfTheFirstStep(t *testing.T) {
+	var out strings.Builder
+	growthTable(&out, []growth{
+		{what: "rules", why: "x", steps: []step{{label: "10", values: []float64{1e-5, 2e-5}}, {label: "20", values: []float64{1e-5, 2e-5}}}},
+		{what: "hosts", why: "more of them", steps: []step{{label: "1", values: []float64{1e-5}}, {label: "2", values: []float64{2e-5}}}},
+	})
+	for _, want := range []string{"| rules |  | 10: 15.0, 20: 15.0 (1.00) | flat |", "| hosts |  | 1: 10.0, 2: 20.0 (2.00) | more of them |"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in %s", want, out.String())
+		}
+	}
+	if got := grouped(1234567) + grouped(100) + grouped(1000); got != "1 234 5671001 000" {
+		t.Errorf("grouped: %q", got)
+	}
+}
+
+func TestTheOriginClosesWhereItIsToldTo(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	ended := make(chan error, 1)
+	go func() {
+		s := originConn{c: theirs, r: bufio.NewReader(theirs), closes: true}
+		ended <- errors.Join(s.serve(), theirs.Close())
+	}()
+	if _, err := io.WriteString(ours, "GET /r/2 HTTP/1.1\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(ours); err != nil || !bytes.HasPrefix(got, []byte("HTTP/1.1 200")) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

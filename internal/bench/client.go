@@ -21,11 +21,11 @@ type client struct {
 // ioTimeout ends a run whose proxy hangs.
 const ioTimeout = 30 * time.Second
 
-// dial opens a connection through p and shakes hands in full.
-func (l *lab) dial(p *running, alpn string) (*client, error) {
-	addr := p.addr
+// dial opens a connection to a place through p and shakes hands in full.
+func (l *lab) dial(p *running, to place, alpn string) (*client, error) {
+	addr := p.addr[to.service]
 	if p.cmd == nil {
-		addr = l.origin.addr
+		addr = l.origin.addr[to.port()]
 	}
 	raw, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -33,12 +33,12 @@ func (l *lab) dial(p *running, alpn string) (*client, error) {
 	}
 	_ = raw.SetDeadline(time.Now().Add(ioTimeout))
 	if p.connect {
-		if err := l.connect(raw); err != nil {
+		if err := connect(raw, l.authority(to)); err != nil {
 			raw.Close()
 			return nil, err
 		}
 	}
-	tc := tls.Client(raw, l.clientTLS(alpn))
+	tc := tls.Client(raw, l.clientTLS(to.host, alpn))
 	if err := tc.Handshake(); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("handshake: %w", err)
@@ -47,12 +47,16 @@ func (l *lab) dial(p *running, alpn string) (*client, error) {
 		tc.Close()
 		return nil, fmt.Errorf("the proxy negotiated %s with the client, all others %s", got, expected)
 	}
+	if got := tc.ConnectionState().NegotiatedProtocol; got != alpn && alpn == "h2" {
+		tc.Close()
+		return nil, fmt.Errorf("the proxy negotiated protocol %q, not %q", got, alpn)
+	}
 	_ = raw.SetDeadline(time.Time{})
 	return &client{c: tc, r: bufio.NewReaderSize(tc, originRead)}, nil
 }
 
-func (l *lab) connect(raw net.Conn) error {
-	if _, err := raw.Write(l.connectHead); err != nil {
+func connect(raw net.Conn, authority string) error {
+	if _, err := io.WriteString(raw, "CONNECT "+authority+" HTTP/1.1\r\nHost: "+authority+"\r\nUser-Agent: bench/1\r\n\r\n"); err != nil {
 		return err
 	}
 	// The server side of TLS waits for us: what can be read is the answer alone.
@@ -73,18 +77,18 @@ func (l *lab) connect(raw net.Conn) error {
 	return nil
 }
 
-func (l *lab) clientTLS(alpn string) *tls.Config {
+func (l *lab) clientTLS(name, alpn string) *tls.Config {
 	return &tls.Config{
-		ServerName: host, RootCAs: l.roots, MinVersion: tls.VersionTLS13, NextProtos: []string{alpn},
+		ServerName: name, RootCAs: l.roots, MinVersion: tls.VersionTLS13, NextProtos: []string{alpn},
 		CurvePreferences: []tls.CurveID{tls.X25519}, DynamicRecordSizingDisabled: true,
 	}
 }
 
 // request is a head with as many fields as a real client sends, and the body
 // if it is small enough to leave with it.
-func (l *lab) request(method, target string, body int64) []byte {
+func (l *lab) request(to place, method, target string, body int64) []byte {
 	head := method + " " + target + " HTTP/1.1\r\n" +
-		"Host: " + host + ":" + l.origin.port() + "\r\n" +
+		"Host: " + l.authority(to) + "\r\n" +
 		"User-Agent: bench/1\r\n" +
 		"Accept: application/json\r\n" +
 		"Authorization: Bearer sk-0123456789abcdef0123456789abcdef\r\n" +

@@ -46,7 +46,7 @@ func pin() (cores, error) {
 			if err != nil {
 				continue
 			}
-			if err := place(id, c.load); err != nil && !errors.Is(err, unix.ESRCH) {
+			if err := putOn(id, c.load); err != nil && !errors.Is(err, unix.ESRCH) {
 				return cores{}, err
 			}
 		}
@@ -55,8 +55,8 @@ func pin() (cores, error) {
 	return c, nil
 }
 
-// place moves a thread to a core; 0 is the caller's.
-func place(thread, core int) error {
+// putOn moves a thread to a core; 0 is the caller's.
+func putOn(thread, core int) error {
 	var set unix.CPUSet
 	set.Set(core)
 	if err := unix.SchedSetaffinity(thread, &set); err != nil {
@@ -70,11 +70,11 @@ func place(thread, core int) error {
 func (c cores) startOn(cmd *exec.Cmd) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := place(0, c.proxy); err != nil {
+	if err := putOn(0, c.proxy); err != nil {
 		return err
 	}
 	err := cmd.Start()
-	return errors.Join(err, place(0, c.load))
+	return errors.Join(err, putOn(0, c.load))
 }
 
 // cpuTime is all CPU time of a process so far, by the kernel's clock for it.

@@ -1,11 +1,13 @@
 // Command bench measures what the engine costs beside other proxies, in one
 // run, and prints a Markdown table.
 //
-//	go run .                  all of it, about five minutes
+//	go run .                  all of it, about ten minutes
 //	go run . -quick           short windows and one pass: to see that it works
 //	go run . -o BENCH.md      the table also goes into that file
+//	go run . -short README.md and in short between the marks of that one
 //	go run . -only keep-alive -peers HAProxy
 //	                          rows and peers that match a regular expression
+//	go run . -only growth     what a request costs by how much there is of something
 //	go run . -floor           beside the least that a proxy in Go can do
 //	go run . -only 'keep-alive 1 KiB' -calls
 //	                          also system calls and wake-ups of each exchange
@@ -41,7 +43,24 @@
 // authority, session resumption on, upstream connections verified and reused.
 // The harness refuses to report a proxy whose connections were negotiated
 // otherwise. In rows with new connections the client resumes nothing: each is a
-// full handshake.
+// full handshake. The origin of most rows keeps connections and offers tickets;
+// that of one row closes after each answer and offers none. A first sight has a
+// name that the proxy has not seen: a certificate to make, no connection in its
+// pool and no session to resume. gRPC is HTTP/2 on both sides; the row HTTP/2 has
+// an origin that speaks HTTP/1.1.
+//
+// # Half load
+//
+// What a proxy gets through in a closed loop is measured, and then half of that
+// begun at random times (package function halfLoad), through it and without it:
+// the difference of the quantiles is what it adds. Origin and load share a core,
+// so that at more than half they would wait for each other.
+//
+// # Targets
+//
+// A ratio is to the best peer of the same run, or to one that the target names;
+// the median of the ratios within each pass. The verdict is printed, and nothing
+// fails by it: a duration is no test.
 //
 // # The log
 //
@@ -61,7 +80,15 @@
 //
 // HAProxy cannot intercept what is inside a CONNECT: with generate-certificates
 // it gets the TLS connection itself, as if redirected, and mints by SNI. It is
-// spared one request and its answer on each new connection.
+// spared one request and its answer on each new connection. It is told where to by
+// the port, so it has one for each origin; the one for a first sight sends the
+// client's SNI. With a certificate that it has made it negotiates no ALPN, so it
+// has no rows with HTTP/2, and the first handshake for a name fails, so that its
+// first sight is two attempts.
+//
+// In a passthrough tunnel the engine reads the ClientHello, checks its name and
+// writes two records; nobody else looks into it. All splice by the kernel where
+// they can.
 //
 // # What it is not
 //

@@ -221,7 +221,7 @@ func (l *lab) logShare(ctx context.Context) (file, null float64, err error) {
 	defer sink.Close()
 	toNull := engine
 	toNull.stdout = sink
-	toNull.command = func(l *lab, dir, addr string) (*exec.Cmd, error) {
+	toNull.command = func(l *lab, dir string, addr [ways]string) (*exec.Cmd, error) {
 		cmd, err := engine.command(l, dir, addr)
 		if err != nil {
 			return nil, err
@@ -241,7 +241,7 @@ func (l *lab) logShare(ctx context.Context) (file, null float64, err error) {
 			return 0, 0, err
 		}
 		defer standing[i].stop()
-		if err := l.firstContact(map[string]*running{p.name: standing[i]}); err != nil {
+		if err := l.firstContact(ctx, map[string]*running{p.name: standing[i]}); err != nil {
 			return 0, 0, err
 		}
 	}

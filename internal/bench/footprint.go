@@ -11,9 +11,9 @@ import (
 // carried one request and wait. p is a fresh process that has seen some
 // connections come and go, so that what it needs once is not counted.
 func idle(ctx context.Context, l *lab, p *running) ([]float64, error) {
-	request := l.request("POST", "/r/1024", small)
+	request := l.request(ordinary, "POST", "/r/1024", small)
 	open := func() (*client, error) {
-		c, err := l.dial(p, "http/1.1")
+		c, err := l.dial(p, ordinary, "http/1.1")
 		if err != nil {
 			return nil, err
 		}
@@ -55,18 +55,18 @@ func idle(ctx context.Context, l *lab, p *running) ([]float64, error) {
 // and another up, in a fresh process.
 func peak(ctx context.Context, l *lab, p *running) ([]float64, error) {
 	n := l.size.huge
-	c, err := l.dial(p, "http/1.1")
+	c, err := l.dial(p, ordinary, "http/1.1")
 	if err != nil {
 		return nil, p.failed(err)
 	}
 	defer c.close()
 	stop := context.AfterFunc(ctx, func() { c.close() })
 	defer stop()
-	if err := c.exchange(l.request("GET", fmt.Sprintf("/r/%d", n), 0), n, ignore); err != nil {
+	if err := c.exchange(l.request(ordinary, "GET", fmt.Sprintf("/r/%d", n), 0), n, ignore); err != nil {
 		return nil, p.failed(fmt.Errorf("down: %w", err))
 	}
 	var sent atomic.Int64
-	if err := c.upload(l.request("PUT", "/r/2", n), n, func(n int) { sent.Add(int64(n)) }); err != nil {
+	if err := c.upload(l.request(ordinary, "PUT", "/r/2", n), n, func(n int) { sent.Add(int64(n)) }); err != nil {
 		return nil, p.failed(fmt.Errorf("up, after %d bytes: %w", sent.Load(), err))
 	}
 	most, err := memory(p.pid(), "VmHWM")

@@ -24,6 +24,7 @@ type sizes struct {
 	warm, window time.Duration
 	sseRounds    int
 	idle         int           // connections
+	seen         int           // names of a first sight, at most seenPlaces
 	huge         int64         // bytes
 	benchtime    time.Duration // of an in-process figure
 }
@@ -31,32 +32,32 @@ type sizes struct {
 func fullSizes() sizes {
 	return sizes{
 		passes: 3, warm: 300 * time.Millisecond, window: 1500 * time.Millisecond, sseRounds: 4,
-		idle: 1000, huge: 1 << 30, benchtime: 200 * time.Millisecond,
+		idle: 2000, seen: seenPlaces, huge: 1 << 30, benchtime: 200 * time.Millisecond,
 	}
 }
 
 func quickSizes() sizes {
 	return sizes{
 		passes: 1, warm: 200 * time.Millisecond, window: 500 * time.Millisecond, sseRounds: 2,
-		idle: 300, huge: 128 << 20, benchtime: 50 * time.Millisecond,
+		idle: 300, seen: 200, huge: 128 << 20, benchtime: 50 * time.Millisecond,
 	}
 }
 
 // lab is what a run works with.
 type lab struct {
-	size        sizes
-	only        *regexp.Regexp
-	calls       bool   // print what proxies ask of the kernel
-	dir         string // keys, configurations, audit logs; removed at the end
-	self        string // this program
-	cores       cores
-	origin      *origin
-	roots       *x509.CertPool // what clients trust
-	connectHead []byte
-	progress    io.Writer
-	peers       []peer
-	missing     []string // peers that cannot be measured, and why
-	binarySize  int64    // of the engine
+	size       sizes
+	only       *regexp.Regexp
+	calls      bool   // print what proxies ask of the kernel
+	dir        string // keys, configurations, audit logs; removed at the end
+	self       string // this program
+	cores      cores
+	origin     *origin
+	roots      *x509.CertPool // what clients trust
+	progress   io.Writer
+	peers      []peer
+	engine     func(v variant) peer // of this tree
+	missing    []string             // peers that cannot be measured, and why
+	binarySize int64                // of the engine
 }
 
 // newLab makes keys, origin and the engine's binary, and finds the peers.
@@ -81,16 +82,15 @@ func newLab(ctx context.Context, size sizes, progress io.Writer) (*lab, error) {
 	if l.origin, err = startOrigin(l.dir); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the origin: %w", err), l.close())
 	}
-	authority := host + ":" + l.origin.port()
-	l.connectHead = []byte("CONNECT " + authority + " HTTP/1.1\r\nHost: " + authority + "\r\nUser-Agent: bench/1\r\n\r\n")
 	return l, nil
 }
 
 func (l *lab) close() error {
+	var err error
 	if l.origin != nil {
-		l.origin.ln.Close()
+		err = l.origin.close()
 	}
-	return os.RemoveAll(l.dir)
+	return errors.Join(err, os.RemoveAll(l.dir))
 }
 
 // findPeers builds the engine and asks every peer's version. A peer that is
@@ -111,7 +111,8 @@ func (l *lab) findPeers(ctx context.Context) error {
 		return err
 	}
 	l.binarySize = info.Size()
-	l.peers = append(l.peers, enginePeer(binary, version),
+	l.engine = func(v variant) peer { return enginePeer(binary, version, v) }
+	l.peers = append(l.peers, l.engine(variant{}),
 		goPeer(reverseName, runtime.Version()), goPeer(goproxyName, moduleVersion("github.com/elazarl/goproxy")))
 	return nil
 }
@@ -168,7 +169,7 @@ func (l *lab) run(ctx context.Context) (*results, error) {
 		}
 		standing[p.name] = r
 	}
-	if err := l.firstContact(standing); err != nil {
+	if err := l.firstContact(ctx, standing); err != nil {
 		return nil, err
 	}
 	for pass := range l.size.passes {
@@ -206,22 +207,28 @@ func (l *lab) run(ctx context.Context) (*results, error) {
 }
 
 // firstContact lets every proxy mint its certificate: HAProxy fails the first
-// handshake for a name.
-func (l *lab) firstContact(standing map[string]*running) error {
+// handshake for a name, on each of its ports.
+func (l *lab) firstContact(ctx context.Context, standing map[string]*running) error {
 	for _, r := range standing {
-		var err error
-		for range 3 {
-			var c *client
-			if c, err = l.dial(r, "http/1.1"); err == nil {
-				err = c.exchange(l.request("POST", "/r/1024", small), small, ignore)
-				c.close()
-				if err == nil {
-					break
-				}
-			}
+		contacts := []func() error{func() error { return l.once(r, ordinary) }}
+		if !r.small {
+			contacts = append(contacts, func() error { return l.once(r, shortLive) })
 		}
-		if err != nil {
-			return r.failed(err)
+		if r.h2 {
+			contacts = append(contacts, func() error {
+				t := l.h2Client(r, remote)
+				defer t.CloseIdleConnections()
+				return l.call(ctx, t, grpcMessage(filler(small)))
+			})
+		}
+		for _, contact := range contacts {
+			err := contact()
+			for try := 1; err != nil && try < 3; try++ {
+				err = contact()
+			}
+			if err != nil {
+				return r.failed(err)
+			}
 		}
 	}
 	return nil
@@ -232,7 +239,7 @@ func (l *lab) one(ctx context.Context, res *results, w row, r *running) {
 	if w.fresh {
 		own, err := l.start(ctx, r.peer)
 		if err == nil {
-			err = l.firstContact(map[string]*running{r.name: own})
+			err = l.firstContact(ctx, map[string]*running{r.name: own})
 			defer func() {
 				if cpu, err := cpuTime(own.pid()); err == nil {
 					res.freshCPU += cpu

@@ -2,12 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,7 +34,7 @@ func (l *lab) steady(ctx context.Context, p *running, works []work) (float64, er
 			}
 		})
 	}
-	cpu, units, err := l.window(ctx, p, &done, failed)
+	cpu, units, err := l.window(ctx, p, len(works), &done, failed)
 	stop.Store(true)
 	all.Wait()
 	close(failed)
@@ -55,8 +51,12 @@ func (l *lab) steady(ctx context.Context, p *running, works []work) (float64, er
 	return cpu.Seconds() / float64(units), nil
 }
 
+// warmConns is for how many connections beside each other the time to run warm
+// is meant: each has an upstream connection to open.
+const warmConns = 128
+
 // window lets the load run warm, then measures for a while.
-func (l *lab) window(ctx context.Context, p *running, done *atomic.Int64, failed <-chan error) (time.Duration, int64, error) {
+func (l *lab) window(ctx context.Context, p *running, works int, done *atomic.Int64, failed <-chan error) (time.Duration, int64, error) {
 	wait := func(d time.Duration) error {
 		select {
 		case <-time.After(d):
@@ -67,7 +67,7 @@ func (l *lab) window(ctx context.Context, p *running, done *atomic.Int64, failed
 			return ctx.Err()
 		}
 	}
-	if err := wait(l.size.warm); err != nil {
+	if err := wait(l.size.warm * time.Duration(1+works/warmConns)); err != nil {
 		return 0, 0, err
 	}
 	asked, err := callsOf(p.pid())
@@ -96,10 +96,10 @@ func (l *lab) window(ctx context.Context, p *running, done *atomic.Int64, failed
 // is the exchange.
 func keepAlive(conns int, size int64) measure {
 	return func(ctx context.Context, l *lab, p *running) ([]float64, error) {
-		request := l.request("POST", fmt.Sprintf("/r/%d", size), size)
+		request := l.request(ordinary, "POST", fmt.Sprintf("/r/%d", size), size)
 		var works []work
 		for range conns {
-			c, err := l.dial(p, "http/1.1")
+			c, err := l.dial(p, ordinary, "http/1.1")
 			if err != nil {
 				return nil, p.failed(err)
 			}
@@ -119,43 +119,17 @@ func keepAlive(conns int, size int64) measure {
 	}
 }
 
-// newConnections is one small POST on each connection; the unit is the connection.
-func newConnections(ctx context.Context, l *lab, p *running) ([]float64, error) {
-	const beside = 16
-	request := l.request("POST", "/r/1024", small)
-	works := make([]work, beside)
-	for i := range works {
-		works[i] = func(stop *atomic.Bool, done *atomic.Int64) error {
-			for !stop.Load() {
-				c, err := l.dial(p, "http/1.1")
-				if err != nil {
-					return err
-				}
-				err = c.exchange(request, small, ignore)
-				c.close()
-				if err != nil {
-					return err
-				}
-				done.Add(1)
-			}
-			return nil
-		}
-	}
-	v, err := l.steady(ctx, p, works)
-	return []float64{v}, err
-}
-
 // bulk is large bodies in one direction; the unit is the byte.
-func bulk(up bool) measure {
+func bulk(to place, up bool) measure {
 	return func(ctx context.Context, l *lab, p *running) ([]float64, error) {
 		const conns = 4
-		request := l.request("GET", fmt.Sprintf("/r/%d", large), 0)
+		request := l.request(to, "GET", fmt.Sprintf("/r/%d", large), 0)
 		if up {
-			request = l.request("PUT", "/r/2", large)
+			request = l.request(to, "PUT", "/r/2", large)
 		}
 		var works []work
 		for range conns {
-			c, err := l.dial(p, "http/1.1")
+			c, err := l.dial(p, to, "http/1.1")
 			if err != nil {
 				return nil, p.failed(err)
 			}
@@ -175,60 +149,6 @@ func bulk(up bool) measure {
 				}
 				return nil
 			})
-		}
-		v, err := l.steady(ctx, p, works)
-		return []float64{v}, err
-	}
-}
-
-// streams is small POSTs over one HTTP/2 connection, n at a time, by net/http's
-// client; the unit is the exchange.
-func streams(n int) measure {
-	return func(ctx context.Context, l *lab, p *running) ([]float64, error) {
-		t := &http.Transport{
-			ForceAttemptHTTP2: true, DisableCompression: true,
-			DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
-				c, err := l.dial(p, "h2")
-				if err != nil {
-					return nil, err
-				}
-				return c.c, nil
-			},
-			TLSClientConfig: &tls.Config{NextProtos: []string{"h2"}},
-		}
-		defer t.CloseIdleConnections()
-		body := filler(small)
-		url := "https://" + host + ":" + l.origin.port() + "/r/1024"
-		once := func() error {
-			req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, newBody(body))
-			if err != nil {
-				return err
-			}
-			req.ContentLength = small
-			resp, err := t.RoundTrip(req)
-			if err != nil {
-				return err
-			}
-			defer resp.Body.Close()
-			if got, err := io.Copy(io.Discard, resp.Body); err != nil || got != small || resp.StatusCode != 200 || resp.ProtoMajor != 2 {
-				return fmt.Errorf("%s %s with %d bytes: %w", resp.Proto, resp.Status, got, err)
-			}
-			return nil
-		}
-		if err := once(); err != nil { // one connection for all, not one for each
-			return nil, p.failed(err)
-		}
-		works := make([]work, n)
-		for i := range works {
-			works[i] = func(stop *atomic.Bool, done *atomic.Int64) error {
-				for !stop.Load() {
-					if err := once(); err != nil {
-						return err
-					}
-					done.Add(1)
-				}
-				return nil
-			}
 		}
 		v, err := l.steady(ctx, p, works)
 		return []float64{v}, err

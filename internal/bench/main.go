@@ -29,7 +29,8 @@ func main() {
 type options struct {
 	quick, noMicro bool
 	floor, calls   bool
-	only, out      string
+	only           string
+	out, short     string
 	profile        string
 	role, dir      string
 	listen, origin string
@@ -44,9 +45,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.BoolVar(&o.quick, "quick", false, "one pass of short windows: figures are rough")
-	f.BoolVar(&o.noMicro, "no-micro", false, "leave the in-process figures out")
-	f.StringVar(&o.only, "only", "", "rows whose name matches this `regexp`, and no in-process figures")
+	f.BoolVar(&o.noMicro, "no-micro", false, "leave growth and the in-process figures out")
+	f.StringVar(&o.only, "only", "", "rows whose name matches this `regexp`; growth is one, and no in-process figures")
 	f.StringVar(&o.out, "o", "", "also write the report to `FILE`")
+	f.StringVar(&o.short, "short", "", "also write the table in short into `FILE`, between its marks")
 	f.StringVar(&o.profile, "profile", "", "write a CPU profile of the engine under the first row of -only to `FILE` and stop")
 	f.IntVar(&o.passes, "passes", 0, "passes in place of 3")
 	f.DurationVar(&o.window, "window", 0, "measured time of a cell in a pass, in place of 1.5s")
@@ -106,11 +108,11 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 	l.peers = slices.DeleteFunc(l.peers, func(p peer) bool { return !who.MatchString(p.name) })
 	if o.floor {
 		p := goPeer(floorName, runtime.Version())
-		p.small = true
+		p.small, p.ours = true, true
 		l.peers = append(l.peers, p)
 	}
 	for _, binary := range o.also {
-		p := enginePeer(binary, "")
+		p := enginePeer(binary, "", variant{})
 		p.name = filepath.Base(binary)
 		l.peers = append(l.peers, p)
 	}
@@ -120,6 +122,12 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 	}
 	var micros []micro
 	var log *logFigures
+	var grown []growth
+	if !o.noMicro && (o.only == "" || only.MatchString("growth")) {
+		if grown, err = l.measureGrowth(ctx); err != nil {
+			return err
+		}
+	}
 	if !o.noMicro && o.only == "" {
 		fmt.Fprintln(stderr, "in the process")
 		if micros, err = measureMicros(l.dir, size.benchtime); err != nil {
@@ -130,12 +138,17 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 			return err
 		}
 	}
-	report := l.markdown(res, micros, log, time.Since(began))
+	report := l.markdown(res, grown, micros, log, time.Since(began))
 	if _, err := stdout.Write(report); err != nil {
 		return err
 	}
-	if o.out == "" {
+	if o.out != "" {
+		if err := os.WriteFile(o.out, report, 0o644); err != nil {
+			return err
+		}
+	}
+	if o.short == "" {
 		return nil
 	}
-	return os.WriteFile(o.out, report, 0o644)
+	return writeShort(o.short, l.short(res))
 }

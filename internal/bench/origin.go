@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -22,10 +23,10 @@ import (
 //	GET /ws          by becoming a WebSocket that sends back what comes
 //
 // over HTTP/1.1 on TLS, a goroutine a connection. It shares its core with the
-// load generator, so it does little.
+// load generator, so it does little. Each service has a port.
 type origin struct {
-	addr string
-	ln   net.Listener
+	addr [services]string
+	ln   [services]net.Listener
 	conf *tls.Config
 
 	mu   sync.Mutex
@@ -43,41 +44,61 @@ func startOrigin(dir string) (*origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	o := &origin{addr: ln.Addr().String(), ln: ln, tls: map[string]int{}, conf: &tls.Config{
+	o := &origin{tls: map[string]int{}, conf: &tls.Config{
 		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13,
 		CurvePreferences: []tls.CurveID{tls.X25519}, NextProtos: []string{"http/1.1"}, DynamicRecordSizingDisabled: true,
 	}}
-	go o.accept()
+	for s := range services {
+		if o.ln[s], err = net.Listen("tcp4", "127.0.0.1:0"); err != nil {
+			return nil, errors.Join(err, o.close())
+		}
+		o.addr[s] = o.ln[s].Addr().String()
+	}
+	go o.accept(pooled)
+	go o.accept(closing)
+	o.serveCalls()
 	return o, nil
 }
 
-func (o *origin) port() string {
-	_, port, _ := net.SplitHostPort(o.addr)
+func (o *origin) close() error {
+	var errs []error
+	for _, ln := range o.ln {
+		if ln != nil {
+			errs = append(errs, ln.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (o *origin) port(s service) string {
+	_, port, _ := net.SplitHostPort(o.addr[s])
 	return port
 }
 
-func (o *origin) accept() {
+func (o *origin) accept(which service) {
 	answers := map[int64][]byte{}
+	conf := o.conf
+	more := ""
+	if which == closing {
+		conf, more = conf.Clone(), "Connection: close\r\n"
+		conf.SessionTicketsDisabled = true
+	}
 	for _, n := range []int64{0, 2, small, medium} {
-		answers[n] = answer(n)
+		answers[n] = append(answerHead(more+contentLength(n)), filler(int(n))...)
 	}
 	for {
-		c, err := o.ln.Accept()
+		c, err := o.ln[which].Accept()
 		if err != nil {
 			return
 		}
 		go func() {
 			defer c.Close()
-			tc := tls.Server(c, o.conf)
+			tc := tls.Server(c, conf)
 			if err := tc.Handshake(); err != nil {
 				return // a proxy that was stopped
 			}
 			o.note(tc.ConnectionState())
-			s := originConn{c: tc, r: bufio.NewReaderSize(tc, originRead), answers: answers}
+			s := originConn{c: tc, r: bufio.NewReaderSize(tc, originRead), answers: answers, closes: which == closing}
 			if err := s.serve(); err != nil && err != io.EOF {
 				o.mu.Lock()
 				o.errs = append(o.errs, err)
@@ -122,10 +143,6 @@ func answerHead(framing string) []byte {
 
 func contentLength(n int64) string { return "Content-Length: " + strconv.FormatInt(n, 10) }
 
-func answer(n int64) []byte {
-	return append(answerHead(contentLength(n)), filler(int(n))...)
-}
-
 // filler is n bytes that do not compress, the same in every run.
 func filler(n int) []byte {
 	b := make([]byte, n)
@@ -138,6 +155,7 @@ type originConn struct {
 	r       *bufio.Reader
 	m       message
 	answers map[int64][]byte
+	closes  bool // after each answer
 }
 
 func (s *originConn) serve() error {
@@ -165,7 +183,7 @@ func (s *originConn) serve() error {
 		if err != nil {
 			return err
 		}
-		if s.m.closes {
+		if s.m.closes || s.closes {
 			return nil
 		}
 	}

@@ -18,9 +18,6 @@ import (
 	"time"
 )
 
-// host is the origin's name, which no DNS knows.
-const host = "origin.test"
-
 // Files of the run's directory, as the proxies read them.
 const (
 	rootFile   = "origin-root.pem"
@@ -74,9 +71,9 @@ func authority(name string) *x509.Certificate {
 	}
 }
 
-func server(name string) *x509.Certificate {
+func server(names ...string) *x509.Certificate {
 	return &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 }
@@ -88,7 +85,7 @@ func makePKI(dir string) (*x509.CertPool, error) {
 	if err != nil {
 		return nil, err
 	}
-	origin, err := sign(server(host), root)
+	origin, err := sign(server(host, closingHost, pinnedHost, "*."+seenDomain), root)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +113,7 @@ func makePKI(dir string) (*x509.CertPool, error) {
 		filepath.Join(caDir, "tls.key"): keys[ca.key],
 		filepath.Join(caDir, "ca.crt"):  ca.certPEM(),
 		caPairFile:                      append(ca.certPEM(), keys[ca.key]...),
-		hostsFile:                       []byte("127.0.0.1 localhost " + host + "\n"),
+		hostsFile:                       hostsText(),
 		bootFile:                        append(boot.certPEM(), keys[boot.key]...),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {

@@ -26,7 +26,7 @@ func (l *lab) profile(ctx context.Context, file string) error {
 		return err
 	}
 	defer r.stop()
-	if err := l.firstContact(map[string]*running{r.name: r}); err != nil {
+	if err := l.firstContact(ctx, map[string]*running{r.name: r}); err != nil {
 		return err
 	}
 	l.size.window = profiled + time.Second

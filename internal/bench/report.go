@@ -90,7 +90,7 @@ func spread(v []float64) float64 {
 // engine: HAProxy, where it takes part.
 func (l *lab) reference(w row) string {
 	for _, p := range l.peers {
-		if p.name != engineName && (w.who == nil || w.who(p)) {
+		if !p.ours && (w.who == nil || w.who(p)) {
 			return p.name
 		}
 	}
@@ -98,11 +98,14 @@ func (l *lab) reference(w row) string {
 }
 
 // markdown is the report.
-func (l *lab) markdown(res *results, micros []micro, log *logFigures, took time.Duration) []byte {
+func (l *lab) markdown(res *results, grown []growth, micros []micro, log *logFigures, took time.Duration) []byte {
 	var b bytes.Buffer
 	l.preamble(&b, res, took)
 	if len(l.rows()) > 0 {
 		l.table(&b, res)
+	}
+	if len(grown) > 0 {
+		growthTable(&b, grown)
 	}
 	if len(micros) > 0 {
 		fmt.Fprintf(&b, "\n## In the process\n\nBy testing.Benchmark, one goroutine, wall time, the least of %d runs.\n\n| what | ns | allocations | bytes | target |\n|---|--:|--:|--:|--:|\n", microRuns)
@@ -123,7 +126,7 @@ func (l *lab) preamble(w io.Writer, res *results, took time.Duration) {
 	fmt.Fprintf(w, "- %s; built with %s. The engine's binary is %.1f MB.\n", strings.Join(l.versions(), ", "), runtime.Version(), float64(l.binarySize)/1e6)
 	fmt.Fprintf(w, "- CPU time of the proxy's process by the kernel, user and system. Medians of %d interleaved passes of %s; rows marked ¹ in fresh processes, the last of them once.\n",
 		l.size.passes, l.size.window)
-	fmt.Fprintf(w, "- In brackets: the ratio to the first peer of the row that is not the engine, median of the passes' ratios; targets are such ratios or in the unit of the row. Spread: how far the passes lie apart, widest cell.\n")
+	fmt.Fprintf(w, "- In brackets: the ratio to the first peer of the row that is not the engine, median of the passes' ratios; Target: the most, as a ratio to the best peer of this run or to one that is named, or in the unit of the row; then what the engine came to. Spread: how far the passes lie apart, widest cell.\n")
 	fmt.Fprintf(w, "- Everywhere: %s, ECDSA P-256 leaves, full handshakes from clients, upstream connections reused and resumed.\n", expected)
 	fmt.Fprintf(w, "- %s has its policy, both digests and the audit log (written) on; the others have no rules, digests or log. HAProxy gets the TLS connection by SNI, the others a CONNECT first.\n", engineName)
 	if res.foreign > 0.02 {
@@ -183,7 +186,7 @@ func (l *lab) line(w io.Writer, res *results, r row, f int, fig figure) {
 	if r.added {
 		straight = fmt.Sprintf("%.*f", fig.digits, median(res.series(r, direct.name, f))*fig.scale)
 	}
-	fmt.Fprintf(w, " %s | %s | %s |\n", straight, fig.target, percent(widest))
+	fmt.Fprintf(w, " %s | %s | %s |\n", straight, l.verdict(res, r, f, fig), percent(widest))
 }
 
 func percent(v float64) string {

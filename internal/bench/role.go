@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"strings"
 	"sync"
 
 	"github.com/elazarl/goproxy"
@@ -34,9 +35,7 @@ func serveRole(role, dir, addr, origin string) error {
 	transport := &http.Transport{
 		TLSClientConfig: out, MaxIdleConnsPerHost: 1024, DisableCompression: true,
 		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}, // the origin speaks HTTP/1.1
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, origin)
-		},
+		DialContext:  dialOrigin,
 	}
 	var h http.Handler
 	switch role {
@@ -58,11 +57,12 @@ func serveRole(role, dir, addr, origin string) error {
 // http.Server with httputil.ReverseProxy.
 func reverseProxy(in *tls.Config, transport *http.Transport) http.Handler {
 	tunnels := &handedOver{conns: make(chan net.Conn)}
+	calls := &http.Transport{TLSClientConfig: transport.TLSClientConfig.Clone(), DisableCompression: true, ForceAttemptHTTP2: true, DialContext: dialOrigin}
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "https", r.In.Host, r.In.Host
 		},
-		Transport:  transport,
+		Transport:  byProtocol{transport, calls},
 		BufferPool: &buffers{sync.Pool{New: func() any { return make([]byte, 32<<10) }}},
 		ErrorLog:   log.New(io.Discard, "", 0), // clients that go away
 	}
@@ -81,8 +81,50 @@ func reverseProxy(in *tls.Config, transport *http.Transport) http.Handler {
 			c.Close()
 			return
 		}
+		if strings.HasPrefix(r.Host, pinnedHost) {
+			tunnel(c, r.Host)
+			return
+		}
 		tunnels.conns <- tls.Server(c, in)
 	})
+}
+
+// dialOrigin knows all names: they are the origin's.
+func dialOrigin(ctx context.Context, network, addr string) (net.Conn, error) {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
+}
+
+// byProtocol sends gRPC over HTTP/2 and all else over HTTP/1.1, as the origin's
+// ports want it.
+type byProtocol struct{ http1, http2 http.RoundTripper }
+
+func (b byProtocol) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Header.Get("Content-Type") == "application/grpc" {
+		return b.http2.RoundTrip(r)
+	}
+	return b.http1.RoundTrip(r)
+}
+
+// tunnel copies both ways until one ends, by the kernel.
+func tunnel(c net.Conn, addr string) {
+	defer c.Close()
+	up, err := dialOrigin(context.Background(), "tcp", addr)
+	if err != nil {
+		return
+	}
+	defer up.Close()
+	done := make(chan struct{}, 2)
+	for _, pair := range [][2]net.Conn{{up, c}, {c, up}} {
+		go func() {
+			_, _ = io.Copy(pair[0], pair[1])
+			done <- struct{}{}
+		}()
+	}
+	<-done
 }
 
 // handedOver is a listener of connections that were accepted elsewhere.
@@ -108,6 +150,9 @@ func goproxyHandler(in *tls.Config, transport *http.Transport) http.Handler {
 		TLSConfig: func(string, *goproxy.ProxyCtx) (*tls.Config, error) { return in, nil },
 	}
 	p.OnRequest().HandleConnect(goproxy.FuncHttpsHandler(func(host string, _ *goproxy.ProxyCtx) (*goproxy.ConnectAction, string) {
+		if strings.HasPrefix(host, pinnedHost) {
+			return goproxy.OkConnect, host
+		}
 		return mitm, host
 	}))
 	return p

@@ -25,13 +25,13 @@ const (
 // the way of each later event from the origin's write to the client's read,
 // median and 99th percentile. Origin and client read one clock.
 func serverSent(ctx context.Context, l *lab, p *running) ([]float64, error) {
-	head := l.request("GET", fmt.Sprintf("/sse/%d/%d", events, eventsApart.Microseconds()), 0)
+	head := l.request(ordinary, "GET", fmt.Sprintf("/sse/%d/%d", events, eventsApart.Microseconds()), 0)
 	var mu sync.Mutex
 	var first, later []float64
 	var failed error
 	var all sync.WaitGroup
 	for range sseConns {
-		c, err := l.dial(p, "http/1.1")
+		c, err := l.dial(p, ordinary, "http/1.1")
 		if err != nil {
 			return nil, p.failed(err)
 		}
@@ -106,5 +106,3 @@ func quantile(values []float64, q float64) float64 {
 	slices.Sort(values)
 	return values[min(int(q*float64(len(values))), len(values)-1)]
 }
-
-func newBody(b []byte) *bytes.Reader { return bytes.NewReader(b) }

@@ -59,11 +59,11 @@ func websocketEcho(size int) measure {
 
 // dialWebsocket opens a connection through p and upgrades it.
 func (l *lab) dialWebsocket(p *running) (*client, error) {
-	c, err := l.dial(p, "http/1.1")
+	c, err := l.dial(p, ordinary, "http/1.1")
 	if err != nil {
 		return nil, err
 	}
-	_, err = io.WriteString(c.c, "GET "+websocketPath+" HTTP/1.1\r\nHost: "+host+":"+l.origin.port()+"\r\nUser-Agent: bench/1\r\n"+
+	_, err = io.WriteString(c.c, "GET "+websocketPath+" HTTP/1.1\r\nHost: "+l.authority(ordinary)+"\r\nUser-Agent: bench/1\r\n"+
 		"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "+websocketKey+"\r\n\r\n")
 	if err == nil {
 		var resp *http.Response
