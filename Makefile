@@ -76,7 +76,7 @@ e2e-stack: ## only what the cluster is made of, into a cache outside the tree; a
 	GO='$(GO)' internal/e2e/run.sh --stack
 
 crosscheck: ## our formats against other implementations: Python's verify_chain, OpenSSL
-	$(GO) test -tags 'python openssl' ./certs/... ./internal/audit/...
+	$(GO) test -tags 'python openssl' ./certs/... ./internal/audit/... ./internal/podca/...
 
 cover: ## coverage, with the floors that the project sets itself
 	GO='$(GO)' .ci/cover

@@ -69,6 +69,9 @@ const (
 	protobuf    = "google.golang.org/protobuf"     // its messages
 	kubeAPI     = "k8s.io/api"
 	kubeMachine = "k8s.io/apimachinery"
+	kubeClient  = "k8s.io/client-go"
+	kubeRuntime = "sigs.k8s.io/controller-runtime" // the way controllers are written
+	certManager = "github.com/cert-manager/cert-manager"
 	podSecurity = "k8s.io/pod-security-admission" // what the API server judges pods by
 	kubeYAML    = "sigs.k8s.io/yaml"              // Kubernetes objects as YAML, in tests
 	policyTypes = "api/policy/v1alpha1"
@@ -121,6 +124,10 @@ func rows() map[string]row {
 
 		// aegrail-control's: what knows Kubernetes.
 		"internal/inject": {ours: []string{"internal/trustenv"}, modules: []string{kubeAPI, kubeMachine, podSecurity}, tests: []string{kubeYAML}, control: true},
+		"internal/podca": {
+			ours:    []string{"internal/policy", "internal/identity", "internal/link", policyTypes, "certs"},
+			modules: []string{kubeAPI, kubeMachine, kubeClient, kubeRuntime, certManager}, tests: []string{"internal/canon"}, control: true,
+		},
 
 		// For tests and demonstration only.
 		"internal":            {},
@@ -178,6 +185,60 @@ func TestEveryImportIsOnTheMap(t *testing.T) {
 	if len(modules) > maxModules {
 		t.Errorf("the engine imports %d modules directly, at most %d are allowed", len(modules), maxModules)
 	}
+}
+
+// TestTheEngineLinksNoKubernetes walks from each program along what its packages
+// import: a row alone would not see what is reached through another.
+func TestTheEngineLinksNoKubernetes(t *testing.T) {
+	imports := map[string][]string{} // :: package → what it imports
+	for _, f := range sources(t, "..") {
+		if dir := path.Dir(f.name); !f.test {
+			imports[dir] = append(imports[dir], f.imports...)
+		}
+	}
+	for _, program := range []string{"cmd/aegrail-engine", "cmd/aegrail-init"} {
+		if len(imports[program]) == 0 {
+			t.Errorf("%s imports nothing; has it moved?", program)
+		}
+		if way := wayTo(imports, program, isKubernetes); way != nil {
+			t.Errorf("%s links Kubernetes: %s", program, strings.Join(way, " -> "))
+		}
+	}
+	if wayTo(imports, "internal/podca", isKubernetes) == nil {
+		t.Error("internal/podca is not seen to import Kubernetes, so nothing is")
+	}
+	if wayTo(map[string][]string{"a": {module + "/b"}, "b": {"k8s.io/api/core/v1"}}, "a", isKubernetes) == nil {
+		t.Error("what is reached through another package is not seen")
+	}
+}
+
+func isKubernetes(imp string) bool {
+	first, _, _ := strings.Cut(imp, "/")
+	return first == "k8s.io" || first == "sigs.k8s.io" || strings.HasPrefix(imp, certManager)
+}
+
+// wayTo returns the packages from one to the first that imports what is looked
+// for; nil if there is none.
+func wayTo(imports map[string][]string, from string, wanted func(string) bool) []string {
+	seen := map[string]bool{}
+	var walk func(dir string) []string
+	walk = func(dir string) []string {
+		seen[dir] = true
+		for _, imp := range imports[dir] {
+			if wanted(imp) {
+				return []string{dir, imp}
+			}
+			ours, local := strings.CutPrefix(imp, module+"/")
+			if !local || seen[ours] {
+				continue
+			}
+			if way := walk(ours); way != nil {
+				return append([]string{dir}, way...)
+			}
+		}
+		return nil
+	}
+	return walk(from)
 }
 
 // allowed reports whether a file of package dir, whose row is r, may import imp.
@@ -330,6 +391,7 @@ func TestTheMapForbids(t *testing.T) {
 		{"the link in the way of a request", may("internal/proxy", ours("internal/link")), false},
 		{"Kubernetes in the engine", may("cmd/aegrail-engine", kubeAPI+"/core/v1"), false},
 		{"the log in what is injected", may("internal/inject", ours("internal/audit")), false},
+		{"who signs for pods using the agents' way out", may("internal/podca", ours("internal/upstream")), false},
 		{"leak checks in a test", mayTest("internal/audit", goleak), true},
 		{"leak checks in the product", may("internal/audit", goleak), false},
 	} {

@@ -3,7 +3,26 @@ package policy
 import (
 	"maps"
 	"slices"
+
+	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
+	"github.com/arpitcoder/aegrail-engine/internal/identity"
 )
+
+// Documents returns the policies that select a principal, in the order of the
+// files: what another engine that knows nobody else has to be told. They are
+// shared: do not modify them.
+func (s *Set) Documents(p identity.Principal) []v1alpha1.AgentPolicy {
+	if s == nil {
+		return nil
+	}
+	var out []v1alpha1.AgentPolicy
+	for _, c := range s.policies {
+		if c.selects(p) {
+			out = append(out, *c.doc)
+		}
+	}
+	return out
+}
 
 // Inspected returns the host patterns that the agent could reach over TLS that
 // the engine terminates: what its certificate authority must be able to sign

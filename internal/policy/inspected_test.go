@@ -53,3 +53,30 @@ func TestInspectedOfNobodyIsEmpty(t *testing.T) {
 		}
 	}
 }
+
+func TestDocumentsAreThoseThatSelectTheAgent(t *testing.T) {
+	set := compile(t, policy.Options{}, rules("- {hosts: [a.example]}"), document("all-of-support", "enforce", "{namespaces: [support]}", "[b.example]", ""),
+		document("other", "enforce", "{namespaces: [other]}", "[c.example]", ""), document("by-account", "enforce", "{serviceAccounts: [support-bot]}", "[d.example]", ""))
+	names := func(p identity.Principal) (out []string) {
+		for _, doc := range set.Documents(p) {
+			out = append(out, doc.Metadata.Name)
+		}
+		return out
+	}
+	for _, row := range []struct {
+		who  identity.Principal
+		want []string
+	}{
+		{bot, []string{"support-bot", "all-of-support", "by-account"}},
+		{identity.Principal{Namespace: "support", ServiceAccount: "x"}, []string{"all-of-support"}},
+		{identity.Principal{Namespace: "other", ServiceAccount: "support-bot"}, []string{"other", "by-account"}},
+		{identity.Principal{}, nil},
+	} {
+		if got := names(row.who); !slices.Equal(got, row.want) {
+			t.Errorf("%+v: %q, want %q", row.who, got, row.want)
+		}
+	}
+	if got := (*policy.Set)(nil).Documents(bot); got != nil {
+		t.Errorf("no set: %v", got)
+	}
+}

@@ -1,0 +1,121 @@
+package podca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
+	"github.com/arpitcoder/aegrail-engine/internal/identity"
+	"github.com/arpitcoder/aegrail-engine/internal/link"
+	"github.com/arpitcoder/aegrail-engine/internal/policy"
+)
+
+// Policies is the policy in force and what of it is whose. Before the first
+// Swap nobody gets an answer, so that an engine keeps what it has. It may be
+// used from many goroutines.
+type Policies struct {
+	mu      sync.Mutex
+	set     *policy.Set         // nil before the first Swap
+	changed chan struct{}       // closed when set is replaced
+	parts   map[partKey]*partOf // of set, made when first asked for
+}
+
+// partKey is what selects policies.
+type partKey struct{ namespace, serviceAccount string }
+
+// partOf is the policy of one kind of pod.
+type partOf struct {
+	yaml       []byte
+	revision   string
+	constraint Constraint
+}
+
+// Swap puts a set in force and tells those who wait.
+func (p *Policies) Swap(set *policy.Set) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.changed != nil {
+		close(p.changed)
+	}
+	p.set, p.changed, p.parts = set, make(chan struct{}), map[partKey]*partOf{}
+}
+
+// For returns what is in force for a pod, and a channel that is closed when that
+// may have changed. The pod gets only the documents that select it, and their
+// revision: another team's change is no news to it.
+func (p *Policies) For(pod link.Pod) (link.Policy, <-chan struct{}, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.set == nil {
+		return link.Policy{}, nil, link.Refuse(link.Unavailable, "no_policy", "aegrail-control has no policy that loads yet; its readiness says why")
+	}
+	key := partKey{pod.Namespace, pod.ServiceAccount}
+	part := p.parts[key]
+	if part == nil {
+		var err error
+		if part, err = newPart(p.set, identity.Principal{Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount}); err != nil {
+			return link.Policy{}, nil, err
+		}
+		p.parts[key] = part
+	}
+	t, err := NewTemplate(pod, part.constraint)
+	if err != nil {
+		return link.Policy{}, nil, err
+	}
+	return link.Policy{YAML: part.yaml, Revision: part.revision, Template: t}, p.changed, nil
+}
+
+// newPart is what of a set is for who, as the engine will compile it.
+func newPart(set *policy.Set, who identity.Principal) (*partOf, error) {
+	docs := set.Documents(who)
+	part := &partOf{}
+	if len(docs) > 0 {
+		var err error
+		if part.yaml, err = v1alpha1.Marshal(docs); err != nil {
+			return nil, fmt.Errorf("the policy of %s: %w", who.ID(), err)
+		}
+	}
+	own, _, err := policy.Compile(docs, policy.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("the policy of %s: %w", who.ID(), err)
+	}
+	part.revision = own.Revision()
+	part.constraint, err = Constraints(own, who)
+	return part, err
+}
+
+// Backend is what the link's server asks.
+type Backend struct {
+	signer   *Signer
+	policies *Policies
+}
+
+// NewBackend puts a Signer and Policies together.
+func NewBackend(s *Signer, p *Policies) (*Backend, error) {
+	if s == nil || p == nil {
+		return nil, errors.New("answering engines: a signer and policies must be given")
+	}
+	return &Backend{s, p}, nil
+}
+
+// Authenticate is link.Backend's.
+func (b *Backend) Authenticate(ctx context.Context, token string) (link.Pod, error) {
+	return b.signer.Authenticate(ctx, token)
+}
+
+// Policy is link.Backend's.
+func (b *Backend) Policy(pod link.Pod) (link.Policy, <-chan struct{}, error) {
+	return b.policies.For(pod)
+}
+
+// Sign is link.Backend's. What it signs for is the template of the policy that
+// is in force now, whatever was checked before.
+func (b *Backend) Sign(ctx context.Context, pod link.Pod, csrDER []byte, _ string) (link.Intermediate, error) {
+	p, _, err := b.policies.For(pod)
+	if err != nil {
+		return link.Intermediate{}, err
+	}
+	return b.signer.Sign(ctx, pod, p.Template, csrDER)
+}

@@ -1,0 +1,91 @@
+package podca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+
+	"github.com/arpitcoder/aegrail-engine/internal/link"
+)
+
+// Recorder writes down what became of the engines' calls. It does not block and
+// may be used from many goroutines.
+type Recorder struct {
+	events events.EventRecorder
+	logger *slog.Logger
+	count  func(outcome string)
+}
+
+// NewRecorder makes a Recorder. Count is told of each answer: "signed", "again"
+// for a chain that was handed out before, "unavailable", or the reason of a
+// refusal, of which there are few.
+func NewRecorder(e events.EventRecorder, logger *slog.Logger, count func(outcome string)) (*Recorder, error) {
+	if e == nil || logger == nil || count == nil {
+		return nil, errors.New("recording the engines' calls: events, a logger and a counter must be given")
+	}
+	return &Recorder{e, logger, count}, nil
+}
+
+// refused is a refusal that concerns a pod which is there, and did not yet
+// count as the caller.
+type refused struct {
+	*link.Refusal
+	pod *corev1.Pod
+}
+
+func (r *refused) Unwrap() error { return r.Refusal }
+
+func about(pod *corev1.Pod, kind link.Kind, reason, format string, args ...any) error {
+	return &refused{link.Refuse(kind, reason, format, args...), pod}
+}
+
+// Refused is for link.ServerOptions.
+func (r *Recorder) Refused(call link.Refused) {
+	outcome, text, level := "unavailable", call.Err.Error(), slog.LevelError
+	var refusal *link.Refusal
+	if errors.As(call.Err, &refusal) {
+		outcome, text, level = refusal.Reason, refusal.Text, slog.LevelWarn
+	}
+	pod := podReference(call)
+	r.count(outcome)
+	r.logger.Log(context.Background(), level, "an engine's call was refused", "call", call.Call, "reason", outcome, "detail", text,
+		"peer", call.Peer, "namespace", pod.Namespace, "pod", pod.Name, "uid", pod.UID, "service_account", pod.Spec.ServiceAccountName)
+	if pod.Name != "" && refusal != nil {
+		r.events.Eventf(pod, nil, corev1.EventTypeWarning, "EngineRefused", call.Call, "%s", refusal.Error())
+	}
+}
+
+// podReference is whose call it was, as far as that is known.
+func podReference(call link.Refused) *corev1.Pod {
+	var named *refused
+	if errors.As(call.Err, &named) {
+		return named.pod
+	}
+	pod := &corev1.Pod{}
+	pod.Namespace, pod.Name, pod.UID = call.Pod.Namespace, call.Pod.Name, types.UID(call.Pod.UID)
+	pod.Spec.ServiceAccountName = call.Pod.ServiceAccount
+	return pod
+}
+
+// issued records a chain that is handed out. Again says that it was before.
+func (r *Recorder) issued(pod *corev1.Pod, t link.Template, made link.Intermediate, again bool) {
+	if again {
+		r.count("again")
+		return
+	}
+	r.count("signed")
+	r.logger.Info("issued a certificate authority", "namespace", pod.Namespace, "pod", pod.Name, "uid", pod.UID,
+		"renew_after", made.RenewAfter, "unconstrained", t.Unconstrained)
+	what := "constrained to the hosts of its policy"
+	if t.Unconstrained {
+		what = "without name constraints: its policy allows every host, or more than a certificate can name"
+	}
+	r.events.Eventf(pod, nil, corev1.EventTypeNormal, "PodCAIssued", "SignCA", "%s",
+		fmt.Sprintf("The engine has a certificate authority, %s. It is renewed after %s.", what, made.RenewAfter.UTC().Format(time.RFC3339)))
+}
