@@ -119,6 +119,27 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	}
 }
 
+func TestLookingAtFramesAllocatesNothing(t *testing.T) {
+	frames := inboundFrames(t)
+	w := watching(new(tally), &Server{now: time.Now, limits: Limits{}.withDefaults()})
+	if n := testing.AllocsPerRun(200, func() { _ = w.pay(w.in.see(frames)) }); n != 0 {
+		t.Errorf("%v allocations, want none", n)
+	}
+}
+
+// BenchmarkLookAtFrames is the head and the body of a DATA frame, read as the
+// server reads them.
+func BenchmarkLookAtFrames(b *testing.B) {
+	head, body := []byte{0, 0x40, 0, frameData, 0, 0, 0, 0, 1}, make([]byte, 16<<10)
+	var f h2inbound
+	b.ReportAllocs()
+	for b.Loop() {
+		if f.see(head)+f.see(body) != 0 {
+			b.Fatal("DATA is counted")
+		}
+	}
+}
+
 func BenchmarkHotPath(b *testing.B) {
 	p := newHotPath(b)
 	wire := []byte(hotHead)

@@ -44,7 +44,11 @@ func (a h2answer) String() string {
 // dialH2 returns an HTTP/2 connection in a tunnel to host, its preface sent.
 func dialH2(t *testing.T, e *enginetest.Engine, host string, settings ...http2.Setting) *h2wire {
 	t.Helper()
-	conn := e.RawTunnel(t, host, &enginetest.TunnelOptions{ALPN: []string{"h2"}})
+	return newH2wire(t, e.RawTunnel(t, host, &enginetest.TunnelOptions{ALPN: []string{"h2"}}), settings...)
+}
+
+func newH2wire(t *testing.T, conn *enginetest.Conn, settings ...http2.Setting) *h2wire {
+	t.Helper()
 	if p := conn.State().NegotiatedProtocol; p != "h2" {
 		t.Fatalf("the engine chose %q, want h2", p)
 	}

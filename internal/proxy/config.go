@@ -63,6 +63,7 @@ type Limits struct {
 	WriteStall            time.Duration // a client that does not read; 30 s
 	TunnelIdle            time.Duration // passthrough and WebSocket without a byte; 10 min
 	Streams               int           // concurrent HTTP/2 streams of a connection; 100
+	ControlFrames         int           // HTTP/2 frames beside requests and bodies, of one principal in a second (h2flood.go); 2000
 	JudgedBytes           int64         // bodies that rules read, of one principal at once; 64 MiB
 	FrameBytes            int64         // largest WebSocket frame; 16 MiB
 	ClientLook            time.Duration // how old an exchange is when it is first asked, and then how often, if its client is there; 1 s
@@ -83,6 +84,7 @@ func (l Limits) withDefaults() Limits {
 	count(&l.ConnectionsPerClient, 4096)
 	count(&l.ExchangesPerPrincipal, 4096)
 	count(&l.Streams, 100)
+	count(&l.ControlFrames, 2000)
 	set(&l.Handshake, 15*time.Second)
 	set(&l.Head, 10*time.Second)
 	set(&l.Idle, 2*time.Minute)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/arpitcoder/aegrail-engine/internal/canon"
@@ -28,11 +29,14 @@ import (
 // and writes the record before the frame goes out. It reads no header block, keeps
 // no state of HTTP/2 but which streams are being answered, and changes nothing. Of
 // streams that end before they are answered, each may hide one answer of the
-// server's own.
+// server's own. What the client sends it counts (h2inbound).
 type h2watch struct {
 	*tls.Conn
 	owner   *conn
 	handled atomic.Int64 // streams that came to our handler
+	in      h2inbound
+	closing sync.Once
+	closed  chan struct{}
 
 	// Owned by who writes, of which there is one at a time.
 	head       [goawayHead]byte // of the frame that is being written
@@ -47,9 +51,11 @@ const (
 	rstHead    = frameHead + 4 // … with the code of a RST_STREAM (section 6.4)
 	goawayHead = frameHead + 8 // … with stream and code of a GOAWAY (section 6.8)
 
-	frameData, frameHeaders, frameRST, frameGoaway = 0, 1, 3, 7
+	frameData, frameHeaders, frameRST, framePing, frameGoaway, frameWindowUpdate = 0, 1, 3, 6, 7, 8
 
 	flagEndStream = 1
+
+	codeStreamClosed = 5
 )
 
 // h2code names the error codes of RFC 9113 section 7 that say that the client
@@ -85,7 +91,7 @@ func (s *Server) watchHTTP2() error {
 		return errors.New("net/http has no entry for a connection whose preface was read")
 	}
 	s.h2.TLSNextProto["h2"] = func(hs *http.Server, tc *tls.Conn, h http.Handler) {
-		w := &h2watch{Conn: tc, owner: ownerOf(tc), need: frameHead}
+		w := &h2watch{Conn: tc, owner: ownerOf(tc), need: frameHead, closed: make(chan struct{})}
 		if w.owner == nil || !w.readPreface() {
 			_ = tc.Close()
 			return
@@ -144,7 +150,7 @@ func (w *h2watch) see(p []byte) {
 		if w.have < w.need {
 			return
 		}
-		length := int(w.head[0])<<16 | int(w.head[1])<<8 | int(w.head[2])
+		length := frameLength((*[frameHead]byte)(w.head[:]))
 		switch {
 		case w.have == frameHead && w.head[3] == frameRST && length >= rstHead-frameHead:
 			w.need = rstHead
@@ -152,27 +158,31 @@ func (w *h2watch) see(p []byte) {
 			w.need = goawayHead
 		default:
 			clear(w.head[w.have:]) // a frame too short for a code has none
-			w.frame()
+			w.frame(length)
 			w.skip = length - (w.need - frameHead)
 			w.have, w.need = 0, frameHead
 		}
 	}
 }
 
-// frame is called with each frame's head, and its error code where it has one.
-func (w *h2watch) frame() {
+// frame is called with each frame's head, and its error code where it has one,
+// and the length of what follows the head.
+func (w *h2watch) frame(length int) {
 	stream := binary.BigEndian.Uint32(w.head[5:]) & (1<<31 - 1)
 	ends := w.head[4]&flagEndStream != 0
 	switch w.head[3] {
 	case frameData:
+		w.in.sent(length)
 		if ends {
 			w.close(stream)
 		}
 	case frameHeaders:
 		w.answer(stream, ends)
 	case frameRST:
+		code := binary.BigEndian.Uint32(w.head[frameHead:])
 		w.close(stream)
-		w.ended("a stream", binary.BigEndian.Uint32(w.head[frameHead:]))
+		w.in.reset(code)
+		w.ended("a stream", code)
 	case frameGoaway:
 		w.ended("the connection", binary.BigEndian.Uint32(w.head[frameHead+4:]))
 	}

@@ -7,16 +7,21 @@ import (
 )
 
 // tally counts what one principal has under way: requests, WebSockets and
-// tunnels. It lives as long as one of the principal's connections.
+// tunnels, and what it may send of HTTP/2's control frames. It lives as long as one
+// of the principal's connections, and where those have sent such frames for
+// controlWindow longer.
 type tally struct {
 	underway atomic.Int64
-	conns    int // guarded by tallies.mu
+	control  controls
+	little   controls
+	conns    int         // guarded by tallies.mu
+	forget   *time.Timer // … of the last connection to leave that left frames behind; nil: there was none
 }
 
-// tallies are the principals that have a connection.
+// tallies are the principals that have a connection, or had one a moment ago.
 type tallies struct {
 	mu sync.Mutex
-	of map[string]*tally // :: principal → its tally, as many as there are connections at most
+	of map[string]*tally // :: principal → its tally, as many as there were connections within controlWindow at most
 }
 
 func (t *tallies) join(principal string) *tally {
@@ -34,10 +39,29 @@ func (t *tallies) join(principal string) *tally {
 func (t *tallies) leave(principal string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if y := t.of[principal]; y != nil {
-		if y.conns--; y.conns == 0 {
-			delete(t.of, principal)
-		}
+	y := t.of[principal]
+	if y == nil {
+		return
+	}
+	y.conns--
+	switch {
+	case y.conns > 0:
+	case !y.control.used():
+		delete(t.of, principal)
+	case y.forget == nil:
+		y.forget = time.AfterFunc(controlWindow, func() { t.drop(principal) })
+	default:
+		y.forget.Reset(controlWindow)
+	}
+}
+
+// drop forgets a principal whose connections have ended a while ago. One that comes
+// back at once finds what it had left of its frames, and not all of them again.
+func (t *tallies) drop(principal string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if y := t.of[principal]; y != nil && y.conns == 0 {
+		delete(t.of, principal)
 	}
 }
 

@@ -101,6 +101,7 @@ func limitWords() map[string]string {
 		"too_many_bodies":        "too many bodies are held at once",
 		"too_many_connections":   "too many connections of one agent",
 		"too_many_exchanges":     "too many requests of one agent at once",
+		"h2_flood":               "more HTTP/2 resets, pings and the like than an agent may send",
 		"body_too_large":         "a body beyond the rule's requestBytes",
 		"head_too_large":         "a request head beyond the limit",
 		"too_many_fields":        "more header fields than the limit",
