@@ -105,9 +105,13 @@ func checkIntermediate(c *x509.Certificate, key crypto.PublicKey, t Template, no
 }
 
 // renewal is when an intermediate is to be renewed: when control says, and at
-// two thirds of its life at the latest.
+// two thirds of its life at the latest. One that is older than that, as it was
+// backdated, has half of what is left.
 func renewal(c *x509.Certificate, asked, now time.Time) time.Time {
 	due := c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) / 3 * 2)
+	if !due.After(now) {
+		due = now.Add(c.NotAfter.Sub(now) / 2)
+	}
 	if asked.After(now) && asked.Before(due) {
 		return asked
 	}
