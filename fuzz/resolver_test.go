@@ -58,7 +58,7 @@ func FuzzDNSQuery(f *testing.F) {
 	}
 	f.Cleanup(func() { _ = log.Close() })
 	agent := identity.Principal{AgentIdentity: "fuzz"}
-	r, err := resolver.New(resolver.Config{Policy: onePolicy{set}, Agent: agent, Log: log, Logger: logger})
+	r, err := resolver.New(resolver.Config{Policy: onePolicy{set}, Agent: func() identity.Principal { return agent }, Log: log, Logger: logger})
 	if err != nil {
 		f.Fatal(err)
 	}

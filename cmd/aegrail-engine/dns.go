@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/arpitcoder/aegrail-engine/internal/identity"
 	"github.com/arpitcoder/aegrail-engine/internal/resolver"
 )
 
@@ -52,10 +51,10 @@ func (l *dnsListener) close() {
 	_ = l.stream.Close()
 }
 
-// newResolver returns the resolver of an engine whose every query is agent's.
-func (e *engine) newResolver(agent identity.Principal, ipv6 bool) (*resolver.Resolver, error) {
+// newResolver returns the resolver of the engine's agent.
+func (e *engine) newResolver(ipv6 bool) (*resolver.Resolver, error) {
 	return resolver.New(resolver.Config{
-		Policy: e.policy, Agent: agent, Log: e.log, NoIPv6: !ipv6, Observe: e.metrics.Observe, Logger: e.logger, Now: time.Now,
+		Policy: e.policy, Agent: e.agent, Log: e.log, NoIPv6: !ipv6, Observe: e.metrics.Observe, Logger: e.logger, Now: time.Now,
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
 	"github.com/arpitcoder/aegrail-engine/internal/digest"
 	"github.com/arpitcoder/aegrail-engine/internal/identity"
+	"github.com/arpitcoder/aegrail-engine/internal/intake"
 	"github.com/arpitcoder/aegrail-engine/internal/metrics"
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
 	"github.com/arpitcoder/aegrail-engine/internal/proxy"
@@ -29,26 +30,28 @@ type engine struct {
 	upstream *upstream.Client
 	metrics  *metrics.Metrics
 	proxy    *proxy.Server
+	agent    func() identity.Principal // whose every connection is
 	logger   *slog.Logger
 }
 
 // engineParts is what an engine is made of.
 type engineParts struct {
-	set       *policy.Set // nil denies everything
-	authority *certs.Authority
+	set       *policy.Set      // nil denies everything
+	authority *certs.Authority // nil: no leaf is to be had
 	log       *audit.Log
 	upstream  upstream.Config
-	agent     identity.Principal // every connection is its
+	agent     func() identity.Principal // whose every connection is, asked as it begins
 	digests   digest.Keyed
 	leafCache int
 	shipper   *ship.Shipper // nil: nothing takes the log elsewhere
 	enforced  *bool         // nil: nobody has said
+	control   bool          // aegrail-control is followed
 	logger    *slog.Logger
 }
 
 // newEngine wires the parts. The log stays the caller's to close.
 func newEngine(p engineParts) (_ *engine, err error) {
-	leaves, err := certs.NewStore(p.authority, certs.StoreOptions{Capacity: p.leafCache, Now: time.Now})
+	leaves, err := certs.NewEmptyStore(certs.StoreOptions{Capacity: p.leafCache, Now: time.Now})
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +70,7 @@ func newEngine(p engineParts) (_ *engine, err error) {
 	}
 	anchors, sinks := shipStats(p.shipper)
 	counters, err := metrics.New(metrics.Config{
-		Anchors: anchors, Sinks: sinks, Enforced: p.enforced,
+		Anchors: anchors, Sinks: sinks, Enforced: p.enforced, Control: p.control,
 		Version: readBuild().version, Audit: p.log.Stats,
 		Leaves: func() metrics.LeafStats {
 			s := leaves.Stats()
@@ -77,13 +80,17 @@ func newEngine(p engineParts) (_ *engine, err error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &engine{policy: new(proxy.PolicySource), log: p.log, leaves: leaves, upstream: client, metrics: counters, logger: p.logger}
-	e.policy.Store(p.set)
-	counters.PolicyLoaded(p.set.Revision())
-	counters.CALoaded(p.authority.NotAfter())
+	e := &engine{policy: new(proxy.PolicySource), log: p.log, leaves: leaves, upstream: client, metrics: counters, agent: p.agent, logger: p.logger}
+	if e.useAuthority(p.authority); p.authority != nil {
+		counters.CALoaded(p.authority.NotAfter())
+	}
+	if e.policy.Store(p.set); p.set != nil {
+		counters.PolicyLoaded(p.set.Revision())
+	}
 	e.proxy, err = proxy.New(proxy.Config{
 		Policy: e.policy, Log: p.log, Leaves: leaves, Upstream: client, Quota: quotas,
-		Identify: identity.Fixed(p.agent), Metrics: e.metrics, Logger: p.logger, DigestKey: p.digests,
+		Identify: func(intake.Flow) (identity.Principal, error) { return p.agent(), nil },
+		Metrics:  e.metrics, Logger: p.logger, DigestKey: p.digests,
 	})
 	if err != nil {
 		return nil, err

@@ -171,13 +171,14 @@ func (l *laptop) start(o *execOptions, w *world, seen *tally) error {
 	}
 	agent := identity.Principal{AgentIdentity: execIdentity(w.getenv)}
 	l.engine, err = newEngine(engineParts{
-		set: rules.set, authority: authority, log: log, leafCache: 256, logger: logger, agent: agent,
+		set: rules.set, authority: authority, log: log, leafCache: 256, logger: logger,
+		agent:    func() identity.Principal { return agent },
 		upstream: upstream.Config{Roots: roots, Own: l.listeners.addresses(), Logger: logger},
 	})
 	if err != nil {
 		return errors.Join(err, log.Close())
 	}
-	return l.serve(agent)
+	return l.serve()
 }
 
 // policyChanged reports that the next run would not be under this one's policy.
@@ -198,12 +199,12 @@ func (l *laptop) facts(o *execOptions) map[string]string {
 }
 
 // serve begins to serve every listener.
-func (l *laptop) serve(agent identity.Principal) error {
+func (l *laptop) serve() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
 	jobs := []func() error{func() error { return l.proxy.Serve(ctx, l.listeners.forward) }}
 	if in := l.listeners.inside; in != nil {
-		r, err := l.newResolver(agent, in.IPv6())
+		r, err := l.newResolver(in.IPv6())
 		if err != nil {
 			return err
 		}

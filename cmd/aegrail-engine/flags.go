@@ -44,6 +44,7 @@ type serveOptions struct {
 	leafCache                                int
 	logLevel, logFormat                      string
 	podOptions
+	controlOptions
 
 	allowlist []string // AEGRAIL_ENGINE_ALLOWLIST: hosts that every agent may reach, in place of a policy
 }
@@ -77,6 +78,7 @@ func (o *serveOptions) define(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.auditSinks, "audit-sink", nil, "send every record to `URL`: otlp://host:4318, otlps://, or an http(s):// webhook; may be repeated")
 	f.StringVar(&o.identity, "agent-identity", defaultIdentity, "`NAME` of the agent in policy and log")
 	o.definePod(f)
+	o.defineControl(f)
 	f.Int64Var(&o.maxRequests, "max-requests", 0, "requests in all before the agent is refused; 0: no limit")
 	f.StringVar(&o.rate, "rate", "", "`N/unit` requests, unit sec, min or hour")
 	f.BoolVar(&o.observe, "observe", false, "let pass what the policy denies, and record that it would have been denied")
@@ -150,7 +152,7 @@ func (o *serveOptions) preferFlags(f *pflag.FlagSet) error {
 	if (o.caCert == "") != (o.caKey == "") {
 		return fmt.Errorf("--ca-cert and --ca-key belong together; one of them is missing")
 	}
-	if o.caDir == "" && o.caCert == "" {
+	if o.caDir == "" && o.caCert == "" && o.control == "" {
 		return fmt.Errorf("no certificate authority: make one with `aegrail-engine ca init --dir ca` and give --ca-dir ca")
 	}
 	return nil
@@ -161,6 +163,9 @@ func (o *serveOptions) parse() (settings, error) {
 	s := settings{serveOptions: *o}
 	if o.listen == "" && o.listenTLS == "" && o.transparent == "" {
 		return s, fmt.Errorf("no way in: give --listen, --listen-tls or --transparent-listen")
+	}
+	if err := o.checkControl(); err != nil {
+		return s, err
 	}
 	if !o.auditStdout && o.auditFile == "" {
 		s.auditStdout = true

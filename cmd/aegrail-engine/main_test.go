@@ -56,6 +56,7 @@ const patience = 20 * time.Second
 //	await FILE TEXT           wait until the file, or serve's standard error (-), holds the text
 //	ready TEXT | ! ready TEXT wait until /readyz says so, with status 200 or not
 //	metric PATTERN            wait until a line of /metrics matches the pattern
+//	control …                 be aegrail-control (see cmdControl)
 //	terminate                 SIGTERM to serve; its standard error becomes stderr
 func TestScripts(t *testing.T) {
 	runScripts(t, "script", nil)
@@ -72,6 +73,7 @@ func runScripts(t *testing.T, dir string, more map[string]script) {
 	cmds := map[string]script{
 		"exits": cmdExits, "origin": cmdOrigin(tlsConfig, root.PEM), "expand": cmdExpand, "serve": cmdServe,
 		"await": cmdAwait, "ready": cmdReady, "metric": cmdMetric, "receiver": cmdReceiver, "admin": cmdAdmin, "terminate": cmdTerminate, "hup": cmdHup,
+		"control": cmdControl(enginetest.NewRoot(t, "namespace root"), enginetest.NewRoot(t, "control root"), t),
 	}
 	maps.Copy(cmds, more)
 	testscript.Run(t, testscript.Params{
@@ -81,6 +83,7 @@ func runScripts(t *testing.T, dir string, more map[string]script) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("GOCOVERDIR", os.Getenv("GOCOVERDIR"))
 			e.Values[serverKey{}] = new(server)
+			e.Values[planeKey{}] = new(*plane)
 			return nil
 		},
 		Cmds: cmds,

@@ -73,14 +73,15 @@ func (s *settings) parsePod() error {
 	if s.enforcement == "" && s.transparent != "" {
 		s.enforcement = transparent
 	}
+	inPod := s.inPod() || s.control != "" // which serves pods alone
 	switch s.enforcement {
 	case transparent:
-		if s.transparent == "" || s.inPod() && s.dns == "" {
+		if s.transparent == "" || inPod && s.dns == "" {
 			return errors.New("--enforcement transparent: give --transparent-listen and --dns-listen, where the rules of aegrail-init lead to")
 		}
 	case network, advisory:
 	case "":
-		if s.inPod() {
+		if inPod {
 			return errors.New("nothing says what holds the agent: give --transparent-listen and --dns-listen and run aegrail-init first, or choose --enforcement advisory, which does not hold it")
 		}
 	default:

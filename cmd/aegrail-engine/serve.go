@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -17,12 +18,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
 	"github.com/arpitcoder/aegrail-engine/internal/canon"
 	"github.com/arpitcoder/aegrail-engine/internal/checkpoint"
 	"github.com/arpitcoder/aegrail-engine/internal/digest"
-	"github.com/arpitcoder/aegrail-engine/internal/identity"
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
 	"github.com/arpitcoder/aegrail-engine/internal/ship"
 	"github.com/arpitcoder/aegrail-engine/internal/upstream"
@@ -37,10 +36,11 @@ func serveCommand(w *world) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the engine: sidecar, gateway, or a proxy on a laptop",
-		Long: "Run the engine. Without --policy everything is denied.\n\n" +
+		Long: "Run the engine. Without --policy or --control everything is denied.\n\n" +
 			"Each flag also reads AEGRAIL_ENGINE_<FLAG> (--audit-file: AEGRAIL_ENGINE_AUDIT_FILE); a flag\n" +
 			"beats its variable. Policy and certificate authority are read again when they change and on\n" +
-			"SIGHUP; what does not load leaves the last good one in force, and /readyz says so.",
+			"SIGHUP, or come from aegrail-control (--control), which is asked for a new authority in time;\n" +
+			"what does not load leaves the last good one in force, and /readyz says so.",
 		Example: "  aegrail-engine ca init --dir ca\n" +
 			"  aegrail-engine serve --policy policy.yaml --ca-dir ca --audit-file audit.log",
 		Args: takes(cobra.NoArgs),
@@ -86,11 +86,9 @@ func newLogger(w io.Writer, s settings) *slog.Logger {
 type daemon struct {
 	*engine
 	settings  settings
-	agent     identity.Principal
+	source    source
 	listeners *listeners
 	health    *health
-	policies  *policyFile
-	authority *authorityFiles
 	shipper   *ship.Shipper
 	revision  string // of the policy in force at the start
 }
@@ -98,19 +96,8 @@ type daemon struct {
 // assemble makes everything that can fail before anything is announced. What
 // it made before a failure it closes again.
 func assemble(s settings, stdout io.Writer, logger *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{
-		settings: s, health: newHealth(s.enforcement), agent: s.principal(),
-		policies: &policyFile{name: s.policy, options: policy.Options{
-			AnyAgent: !s.inPod(), Observe: s.observe, AllowHosts: s.allowlist,
-			Limits: v1alpha1.Limits{Rate: s.perTime, MaxRequests: s.maxRequests},
-		}},
-		authority: &authorityFiles{cert: s.caCert, key: s.caKey, dir: s.caDir},
-	}
-	rules, err := d.policies.load()
-	if err != nil {
-		return nil, err
-	}
-	ca, err := d.authority.load()
+	d := &daemon{settings: s, health: newHealth(s.enforcement), source: newSource(s, logger)}
+	rules, ca, err := d.source.first()
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +130,7 @@ func assemble(s settings, stdout io.Writer, logger *slog.Logger) (_ *daemon, err
 	}
 	d.engine, err = newEngine(engineParts{
 		set: rules.set, authority: ca, log: log, digests: key, leafCache: s.leafCache, logger: logger,
-		agent: d.agent, shipper: d.shipper, enforced: s.enforced(),
+		agent: d.source.agent, shipper: d.shipper, enforced: s.enforced(), control: s.control != "",
 		upstream: upstream.Config{
 			Roots: roots, DenyCIDRs: s.deny, Own: d.listeners.addresses(), Proxy: s.proxy, ProxyBypass: s.upstreamBypass, Logger: logger,
 		},
@@ -153,6 +140,9 @@ func assemble(s settings, stdout io.Writer, logger *slog.Logger) (_ *daemon, err
 	}
 	if err := d.shipper.Start(log.SessionID(), log.Stats); err != nil {
 		return nil, errors.Join(err, log.Close())
+	}
+	if rules.set == nil {
+		d.health.set("policy", errors.New("none yet: aegrail-control has not sent one, and everything is denied"))
 	}
 	d.warn(rules)
 	d.revision = rules.set.Revision()
@@ -169,9 +159,7 @@ func (d *daemon) auditConfig(stdout io.Writer, set *policy.Set, logger *slog.Log
 		OnCheckpoint: d.shipper.Publish,
 	}
 	c.Rotate.Keep, c.Rotate.Removable = s.auditKeep, d.shipper.Removable
-	if s.policy != "" {
-		c.Start["policy_file"] = s.policy
-	}
+	maps.Copy(c.Start, d.source.facts())
 	if s.enforcement != "" {
 		c.Start["enforcement"] = s.enforcement
 	}
@@ -193,7 +181,7 @@ func (d *daemon) run(ctx context.Context) error {
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)
-		newWatcher(d.watched(), d.reloaded, d.logger).run(ctx)
+		d.source.follow(ctx, d.engine, d.reloaded)
 	}()
 	fail := func(what string, err error) {
 		if err != nil && ctx.Err() == nil {
@@ -254,7 +242,7 @@ func (d *daemon) resolve(ctx context.Context) error {
 	for _, l := range d.listeners.dns {
 		packets, streams = append(packets, l.packet), append(streams, l.stream)
 	}
-	r, err := d.newResolver(d.agent, hasIPv6())
+	r, err := d.newResolver(hasIPv6())
 	if err != nil {
 		return err
 	}
@@ -281,7 +269,7 @@ func (d *daemon) announce() {
 			attrs = append(attrs, a.name, a.ln.Addr().String())
 		}
 	}
-	if d.settings.policy == "" && len(d.settings.allowlist) == 0 {
+	if s := &d.settings; s.policy == "" && len(s.allowlist) == 0 && s.control == "" {
 		d.logger.Warn("no --policy: everything is denied")
 	}
 	if d.settings.observe {
@@ -303,64 +291,6 @@ func (d *daemon) announce() {
 		d.logger.Warn(notEnforced)
 	}
 	d.logger.Info("serving", attrs...)
-}
-
-// watched are the files that may change under way.
-func (d *daemon) watched() []watched {
-	items := []watched{{name: "ca", files: d.authority.files, load: func() (bool, error) {
-		ca, changed, err := d.authority.reload()
-		if err != nil || !changed {
-			return changed, err
-		}
-		d.leaves.Swap(ca)
-		return true, nil
-	}}}
-	if d.settings.policy == "" {
-		return items
-	}
-	return append(items, watched{name: "policy", files: d.policies.files, load: func() (bool, error) {
-		rules, changed, err := d.policies.reload()
-		if err != nil || !changed {
-			return changed, err
-		}
-		d.policy.Store(rules.set)
-		d.proxy.PolicyChanged()
-		d.warn(rules)
-		return true, nil
-	}})
-}
-
-// warn says what is allowed in a policy and likely not meant.
-func (d *daemon) warn(rules compiled) {
-	for _, w := range rules.warnings {
-		d.logger.Warn("policy", "warning", w.String())
-	}
-	ca := d.leaves.Authority().Certificate()
-	constrained := len(ca.PermittedDNSDomains)+len(ca.ExcludedDNSDomains)+len(ca.PermittedIPRanges) > 0
-	if constrained && rules.set.For(d.agent).Observes() {
-		d.logger.Warn("observing only what the certificate authority may sign for: it is constrained, and the other hosts stay denied")
-	}
-}
-
-// reloaded says what came of reading a file again: in readiness, metric and log.
-func (d *daemon) reloaded(item string, changed bool, err error) {
-	news := d.health.set(item, err)
-	switch {
-	case err != nil && news:
-		if item == "ca" {
-			d.metrics.CARejected()
-		} else {
-			d.metrics.PolicyRejected()
-		}
-		d.logger.Error("what changed does not load; the last good one stays in force", "what", item, "err", oneLine(err.Error()))
-	case err == nil && changed:
-		if item == "ca" {
-			d.metrics.CALoaded(d.leaves.Authority().NotAfter())
-		} else {
-			d.metrics.PolicyLoaded(d.policy.Load().Revision())
-		}
-		d.logger.Info("reloaded", "what", item, "policy", d.policy.Load().Revision())
-	}
 }
 
 // listenTLS presents a leaf of our own authority for the name that clients of

@@ -24,12 +24,14 @@
 //	aegrail_audit_sink_acknowledged_seq{kind,index}, …_lag_records, …_failures_total
 //	aegrail_policy_info{revision}, aegrail_policy_reloads_total{result}
 //	aegrail_ca_expires_timestamp_seconds, aegrail_ca_reloads_total{result}
+//	aegrail_control_connected                       1 while aegrail-control is there; absent: nobody is followed
 //	aegrail_engine_enforced                         0: an agent that ignores its proxy variables goes around; absent: nobody has said
 //	aegrail_build_info{version,goversion}
 package metrics
 
 import (
 	"errors"
+	"math"
 	"net/http"
 	"runtime"
 	"sync/atomic"
@@ -65,6 +67,8 @@ type Config struct {
 	Anchors func() []ShipStats // nil: the log has no anchors; the label index is the place from 1
 	Sinks   func() []ShipStats // nil: the log has no sinks; likewise
 
+	// Control is whether aegrail-control is followed.
+	Control bool
 	// Enforced says whether agents have a way around the engine; nil: nobody has said.
 	Enforced *bool
 }
@@ -90,6 +94,7 @@ type Metrics struct {
 	policyInfo       *prometheus.GaugeVec
 	loaded, rejected prometheus.Counter
 
+	control              prometheus.Gauge // nil: nobody is followed
 	caExpires            prometheus.Gauge
 	caLoaded, caRejected prometheus.Counter
 }
@@ -138,9 +143,12 @@ func New(c Config) (*Metrics, error) {
 	m.loaded = m.counter("aegrail_policy_reloads_total", "Policies that were loaded, by result.", prometheus.Labels{"result": "success"})
 	m.rejected = m.counter("aegrail_policy_reloads_total", "Policies that were loaded, by result.", prometheus.Labels{"result": "failure"})
 	m.caExpires = m.gauge("aegrail_ca_expires_timestamp_seconds",
-		"When the certificate authority in force can sign no more, in seconds since 1970: the earliest expiry from the signer up to its root.", nil)
+		"When the certificate authority in force can sign no more, in seconds since 1970: the earliest expiry from the signer up to its root. NaN: there is none.", nil)
 	m.caLoaded = m.counter("aegrail_ca_reloads_total", "Certificate authorities that were loaded, by result.", prometheus.Labels{"result": "success"})
 	m.caRejected = m.counter("aegrail_ca_reloads_total", "Certificate authorities that were loaded, by result.", prometheus.Labels{"result": "failure"})
+	if c.Control {
+		m.control = m.gauge("aegrail_control_connected", "1 while aegrail-control is there; 0: it is away, and what it said last is in force.", nil)
+	}
 	if c.Enforced != nil {
 		enforced := m.gauge("aegrail_engine_enforced",
 			"1 if agents have no way but the engine (redirect rules or a NetworkPolicy, as the operator says); 0: NOT ENFORCED, an agent that ignores its proxy variables goes around it.", nil)
@@ -266,6 +274,22 @@ func (m *Metrics) PolicyRejected() { m.rejected.Inc() }
 func (m *Metrics) CALoaded(expires time.Time) {
 	m.caLoaded.Inc()
 	m.caExpires.Set(float64(expires.Unix()))
+}
+
+// CAWithdrawn says that there is no certificate authority. The expiry is then
+// NaN, which is neither near nor far for an alert.
+func (m *Metrics) CAWithdrawn() { m.caExpires.Set(math.NaN()) }
+
+// Control says whether aegrail-control is there. Without Config.Control nobody
+// is told.
+func (m *Metrics) Control(there bool) {
+	if m.control == nil {
+		return
+	}
+	m.control.Set(0)
+	if there {
+		m.control.Set(1)
+	}
 }
 
 // CARejected says that an authority did not load and the last good one stays,

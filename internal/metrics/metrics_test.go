@@ -244,6 +244,34 @@ func TestEnforcementIsSaidWhereSomebodyKnows(t *testing.T) {
 	}
 }
 
+func TestControlAndItsAuthorityAreSaidWhereOneIsFollowed(t *testing.T) {
+	m, err := New(Config{Audit: func() audit.Stats { return audit.Stats{} }, Control: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		what string
+		do   func()
+		want string
+	}{
+		{"at the start", func() { m.CAWithdrawn() }, "aegrail_control_connected 0\n"},
+		{"without an authority", func() {}, "aegrail_ca_expires_timestamp_seconds NaN\n"},
+		{"when it is there", func() { m.Control(true) }, "aegrail_control_connected 1\n"},
+		{"with an authority", func() { m.CALoaded(time.Unix(1_900_000_000, 0)) }, "aegrail_ca_expires_timestamp_seconds 1.9e+09\n"},
+		{"when it is away", func() { m.Control(false) }, "aegrail_control_connected 0\n"},
+	} {
+		step.do()
+		if out := scrape(t, m); !strings.Contains(out, step.want) {
+			t.Errorf("%s: no %q in\n%s", step.what, step.want, out)
+		}
+	}
+	alone, _ := newMetrics(t)
+	alone.Control(true) // nobody is followed
+	if out := scrape(t, alone); strings.Contains(out, "control_connected") {
+		t.Error("said without a control")
+	}
+}
+
 func TestMetricsNeedALog(t *testing.T) {
 	if _, err := New(Config{}); err == nil {
 		t.Fatal("made without a log")

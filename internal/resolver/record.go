@@ -37,7 +37,7 @@ func (r *Resolver) refuse(no refusal) error { return r.repeat.add(no) }
 // record writes no to the log and lets it be counted.
 func (r *Resolver) record(no *refusal) error {
 	rec := audit.Record{
-		Event: audit.EgressDenied, Phase: audit.PhaseDecision, Agent: &r.agent, Client: no.client, Kind: "dns",
+		Event: audit.EgressDenied, Phase: audit.PhaseDecision, Agent: r.agent(), Client: no.client, Kind: "dns",
 		Host: no.name, Reason: no.reason, Detail: no.detail, PolicyRevision: no.revision,
 		Count: no.count, First: no.first, Last: no.last,
 	}
@@ -123,4 +123,12 @@ func (r *repeats) close() error {
 	}
 	r.mu.Unlock()
 	return r.flush()
+}
+
+// agent is who asks, as the log names it.
+func (r *Resolver) agent() *audit.Agent {
+	p := r.cfg.Agent()
+	return &audit.Agent{
+		Identity: p.ID(), Namespace: p.Namespace, ServiceAccount: p.ServiceAccount, Pod: p.Pod, Claimed: p.Claimed, InvokingUser: p.InvokingUser,
+	}
 }

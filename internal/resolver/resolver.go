@@ -22,11 +22,11 @@ type Policies interface {
 	Load() *policy.Set
 }
 
-// Config is what a Resolver needs. Policy and Log are required.
+// Config is what a Resolver needs. Policy, Agent and Log are required.
 type Config struct {
 	Policy Policies
-	Agent  identity.Principal // who asks; every query is its
-	Log    *audit.Log         // takes the refusals
+	Agent  func() identity.Principal // who asks: called for each query, from several goroutines
+	Log    *audit.Log                // takes the refusals
 
 	// NoIPv6 answers AAAA with no data: for agents that have no route for IPv6,
 	// and would wait for it.
@@ -51,14 +51,13 @@ const (
 // Resolver answers DNS queries. It is safe for concurrent use.
 type Resolver struct {
 	cfg    Config
-	agent  audit.Agent
 	repeat repeats
 }
 
 // New returns a Resolver, which is to be closed.
 func New(cfg Config) (*Resolver, error) {
-	if cfg.Policy == nil || cfg.Log == nil {
-		return nil, errors.New("resolver: needs a policy to ask and a log to record in")
+	if cfg.Policy == nil || cfg.Agent == nil || cfg.Log == nil {
+		return nil, errors.New("resolver: needs a policy to ask, somebody to ask it for, and a log to record in")
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -66,10 +65,7 @@ func New(cfg Config) (*Resolver, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	p := cfg.Agent
-	r := &Resolver{cfg: cfg, agent: audit.Agent{
-		Identity: p.ID(), Namespace: p.Namespace, ServiceAccount: p.ServiceAccount, Pod: p.Pod, Claimed: p.Claimed, InvokingUser: p.InvokingUser,
-	}}
+	r := &Resolver{cfg: cfg}
 	r.repeat = repeats{now: cfg.Now, write: r.record}
 	return r, nil
 }
@@ -162,7 +158,7 @@ func (r *Resolver) reply(q *dns.Msg, client netip.AddrPort) *dns.Msg {
 	set := r.cfg.Policy.Load()
 	no := refusal{client: client, name: question.Name, detail: dns.Type(question.Qtype).String(), revision: set.Revision()}
 	host, addr, err := canon.ParseHost(question.Name)
-	if err != nil || addr.IsValid() || !set.For(r.cfg.Agent).Named(host).Possible {
+	if err != nil || addr.IsValid() || !set.For(r.cfg.Agent()).Named(host).Possible {
 		if err == nil {
 			no.name = host
 		}

@@ -64,7 +64,7 @@ func start(t *testing.T, change func(*Config, *audit.Config)) *world {
 	w := &world{t: t, file: filepath.Join(t.TempDir(), "audit.log"), client: netip.MustParseAddrPort("127.0.0.1:4000")}
 	w.set.Store(compile(t, testPolicy, policy.Options{}))
 	logs := audit.Config{File: w.file, Identity: "test"}
-	cfg := Config{Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Policy: w, Agent: identity.Principal{AgentIdentity: "bot"}, Observe: func(r *audit.Record) { w.seen = append(w.seen, *r) }}
+	cfg := Config{Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Policy: w, Agent: func() identity.Principal { return identity.Principal{AgentIdentity: "bot"} }, Observe: func(r *audit.Record) { w.seen = append(w.seen, *r) }}
 	if change != nil {
 		change(&cfg, &logs)
 	}
@@ -392,14 +392,17 @@ func TestTheSetInForceDecides(t *testing.T) {
 	}
 }
 
-func TestAResolverNeedsAPolicyAndALog(t *testing.T) {
+func TestAResolverNeedsAPolicyAnAgentAndALog(t *testing.T) {
 	w := start(t, nil)
-	for _, cfg := range []Config{{}, {Policy: w}, {Log: w.log}} {
+	agent := func() identity.Principal { return identity.Principal{} }
+	for what, cfg := range map[string]Config{
+		"nothing": {}, "no policy": {Agent: agent, Log: w.log}, "no agent": {Policy: w, Log: w.log}, "no log": {Policy: w, Agent: agent},
+	} {
 		if _, err := New(cfg); err == nil {
-			t.Errorf("%+v was taken", cfg)
+			t.Errorf("%s: taken", what)
 		}
 	}
-	if _, err := New(Config{Policy: w, Log: w.log}); err != nil {
+	if _, err := New(Config{Policy: w, Agent: agent, Log: w.log}); err != nil {
 		t.Error(err)
 	}
 }
