@@ -114,6 +114,7 @@ func rows() map[string]row {
 		"internal/redirect":  {modules: []string{nftables, xSys}},
 		"internal/resolver":  {ours: []string{"internal/canon", "internal/policy", "internal/identity", "internal/audit"}, modules: []string{miekgDNS}, tests: []string{policyTypes}},
 		"internal/isolation": {ours: []string{"internal/redirect", "internal/intake"}, modules: []string{xSys}, tests: []string{nftables}},
+		"internal/doctor":    {ours: []string{"internal/redirect", "internal/resolver", "internal/trustenv"}, modules: []string{miekgDNS, xSys}},
 		"internal/proxy": {
 			ours: []string{
 				"internal/intake", "internal/identity", "internal/http1", "internal/canon", "internal/policy", "internal/quota",

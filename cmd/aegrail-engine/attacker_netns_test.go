@@ -25,10 +25,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/arpitcoder/aegrail-engine/internal/enginetest"
+	"github.com/arpitcoder/aegrail-engine/internal/enginetest/netns"
 )
 
 // attackers are the programs of the tests that need namespaces.
 func attackers() map[string]func() {
+	netns.Programs(podPrograms())
 	return map[string]func(){"attack": attackMain, "session": sessionMain}
 }
 

@@ -147,9 +147,15 @@ func (c *cage) records() []string {
 	if _, err := audit.Verify([]string{file}, audit.VerifyOptions{}); err != nil {
 		c.t.Errorf("the log does not verify: %v", err)
 	}
+	return recordsOf(c.t, file)
+}
+
+// recordsOf are the decisions in a log, as "event phase kind host reason".
+func recordsOf(t *testing.T, file string) []string {
+	t.Helper()
 	data, err := os.ReadFile(file)
 	if err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
 	var all []string
 	err = audit.Read(bytes.NewReader(data), func(e *audit.Entry) error {
@@ -159,7 +165,7 @@ func (c *cage) records() []string {
 		return nil
 	})
 	if err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return all
 }

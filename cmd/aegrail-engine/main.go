@@ -7,6 +7,7 @@
 //	policy   check, explain, test, replay and suggest policies
 //	audit    verify, show and follow a log, report on it
 //	ca       make and look at a certificate authority
+//	doctor   try the ways around the engine, from where an agent is
 //
 // Each flag of serve also reads AEGRAIL_ENGINE_<FLAG>; a flag beats its
 // variable. This package is the only one that reads flags or the environment.
@@ -59,7 +60,7 @@ func rootCommand(w *world) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef(c, "%v", err)
 	})
-	group(root, serveCommand(w), execCommand(w), policyCommand(w), auditCommand(w), caCommand(w), versionCommand(w), isolatedCommand())
+	group(root, serveCommand(w), execCommand(w), policyCommand(w), auditCommand(w), caCommand(w), doctorCommand(w), versionCommand(w), isolatedCommand())
 	return root
 }
 

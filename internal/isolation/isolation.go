@@ -16,6 +16,10 @@ const (
 // ForwardAddr is where the forward proxy is, as the command sees it.
 func ForwardAddr() netip.AddrPort { return netip.AddrPortFrom(loopback4(), forwardPort) }
 
+// Ports are the engine's inside: the forward proxy's, and those that
+// connections and DNS are redirected to.
+func Ports() (forward, transparent, dns uint16) { return forwardPort, transparentPort, dnsPort }
+
 func loopback4() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
 
 // Files says what of the file system the command sees otherwise.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -114,9 +115,9 @@ const containerCaps = "-all,+dac_override,+fowner,+fsetid,+kill,+setpcap,+net_bi
 // an injected container has.
 type Container struct {
 	UID        uint32
-	Caps       string // a bounding set in the words of setpriv; "" is an injected container's
-	Escalation bool   // allowPrivilegeEscalation
-	Environ    []string
+	Caps       string   // a bounding set in the words of setpriv; "" is an injected container's
+	Escalation bool     // allowPrivilegeEscalation
+	Environ    []string // nil: this process's
 }
 
 // program names, in the environment of a test binary, what it is this time.
@@ -152,7 +153,11 @@ func (c Container) Command(tb testing.TB, name string, args ...string) *exec.Cmd
 	// By its descriptor, since the directory of a test binary is its owner's.
 	line = append(append(line, "--", "/proc/self/fd/3"), args...)
 	cmd := exec.CommandContext(tb.Context(), "setpriv", line...)
-	cmd.Env = append(append(os.Environ(), c.Environ...), program+"="+name)
+	environ := c.Environ
+	if environ == nil {
+		environ = os.Environ()
+	}
+	cmd.Env = append(slices.Clone(environ), program+"="+name)
 	cmd.ExtraFiles = []*os.File{self}
 	return cmd
 }

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/arpitcoder/aegrail-engine/internal/doctor"
+)
+
+// examine runs the checks and tells of them.
+func examine(ctx context.Context, o *doctorOptions, changed func(flag string) bool, stdout io.Writer) error {
+	o.ofExec(changed, doctor.Listens)
+	c := doctor.Config{
+		Transparent: o.transparent, DNS: o.dns, Forward: o.forward, Admin: o.admin, EngineUID: o.engineUID,
+		Environ: os.Environ(), Advisory: o.advisory, Host: o.host, Patience: o.patience,
+	}
+	for _, name := range o.policies {
+		full, err := filepath.Abs(name)
+		if err == nil {
+			_, err = os.Stat(full)
+		}
+		if err != nil {
+			return badInput(err)
+		}
+		c.Policies = append(c.Policies, full)
+	}
+	r, err := doctor.Run(ctx, c)
+	if err != nil {
+		return badInput(err)
+	}
+	return tell(stdout, o.asJSON, r.Enforced(), r, r.Text(), r.Open)
+}
