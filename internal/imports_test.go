@@ -124,7 +124,8 @@ func rows() map[string]row {
 		},
 
 		// aegrail-control's: what knows Kubernetes.
-		"internal/inject": {ours: []string{"internal/trustenv"}, modules: []string{kubeAPI, kubeMachine, podSecurity}, tests: []string{kubeYAML}, control: true},
+		"internal/inject":     {ours: []string{"internal/trustenv"}, modules: []string{kubeAPI, kubeMachine, podSecurity}, tests: []string{kubeYAML}, control: true},
+		"internal/namespaces": {ours: []string{"internal/inject", "certs"}, modules: []string{kubeAPI, kubeMachine, kubeClient, kubeRuntime, certManager}, tests: []string{pkcs12}, control: true},
 		"internal/podca": {
 			ours:    []string{"internal/policy", "internal/identity", "internal/link", policyTypes, "certs"},
 			modules: []string{kubeAPI, kubeMachine, kubeClient, kubeRuntime, certManager}, tests: []string{"internal/canon"}, control: true,
