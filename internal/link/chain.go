@@ -18,13 +18,19 @@ const (
 	maxLife  = 25 * time.Hour // of an intermediate: a day, and what it was backdated by
 )
 
-// attempt is what a certificate is asked for with. It is kept over retries, so
-// that control can tell a request that it answered in vain from another one.
+// attempt is what a certificate is asked for with. It is kept over retries:
+// control gives a pod one certificate in half a day, and the same request has
+// the same answer, also where the first one was lost.
 type attempt struct {
 	template Template
 	key      *podKey
 	request  []byte
+	made     time.Time
 }
+
+// attemptLife is after which another key is asked for: what control once
+// signed for the old one, and would send again, may be over.
+const attemptLife = 12 * time.Hour
 
 func newAttempt(t Template) (*attempt, error) {
 	key, err := newPodKey()
@@ -35,7 +41,7 @@ func newAttempt(t Template) (*attempt, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &attempt{template: t, key: key, request: request}, nil
+	return &attempt{template: t, key: key, request: request, made: time.Now()}, nil
 }
 
 // authority makes an Authority of what control returned for a, after it was

@@ -237,6 +237,9 @@ func (k *keeper) ask(ctx context.Context) {
 		return
 	}
 	p := k.wanted()
+	if k.attempt != nil && time.Since(k.attempt.made) > attemptLife {
+		k.attempt = nil
+	}
 	if k.attempt == nil {
 		var err error
 		if k.attempt, err = newAttempt(p.Template); err != nil {
@@ -280,10 +283,6 @@ func (k *keeper) answered(r result) {
 func (k *keeper) refused(err error) {
 	k.askedBy = time.Now().Add(retry(k.failed, retrySign))
 	k.failed++
-	var r *Refusal
-	if !errors.As(err, &r) {
-		k.attempt = nil // control signed, and what it sent is not to be had again
-	}
 	if k.held == nil {
 		err = fmt.Errorf("none yet: %w", err)
 	} else {

@@ -304,6 +304,37 @@ func TestAHangingControlEndsWithItsContext(t *testing.T) {
 	})
 }
 
+// A pod has one authority in half a day, whatever became of the answer: the
+// same request is sent again, until what was signed for it may be over.
+func TestAnAnswerThatWasLostIsAskedForAgainWithTheSameRequest(t *testing.T) {
+	bubble(t, func(t *testing.T, k *kept) {
+		var mu sync.Mutex
+		var requests []string
+		k.sign = func(_ context.Context, a *attempt, _ string) (signed, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if n := len(requests); n == 0 || requests[n-1] != string(a.request) {
+				requests = append(requests, string(a.request))
+			}
+			return signed{}, errors.New("the answer was lost")
+		}
+		seen := func() int {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(requests)
+		}
+		k.gets(t, "r1", "a.example")
+		time.Sleep(11 * time.Hour)
+		if n := seen(); n != 1 {
+			t.Errorf("in 11 hours %d requests were sent, want one again and again", n)
+		}
+		time.Sleep(2 * time.Hour)
+		if n := seen(); n != 2 {
+			t.Errorf("in 13 hours %d requests were sent, want another after 12", n)
+		}
+	})
+}
+
 func TestRetriesAreSpreadAndBounded(t *testing.T) {
 	seen := map[time.Duration]bool{}
 	for n := range 100 {
