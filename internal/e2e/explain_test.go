@@ -23,7 +23,15 @@ func explain() {
 				continue
 			}
 			fmt.Printf("\n--- %s/%s (%s %s)\n", f[0], f[1], f[2], f[3])
-			fmt.Print(tail(say("logs", "-n", f[0], f[1], "--all-containers", "--prefix", "--tail=15"), 40))
+			for _, c := range strings.Fields(say("get", "pod", "-n", f[0], f[1], "-o", "jsonpath={.spec.initContainers[*].name} {.spec.containers[*].name}")) {
+				said := say("logs", "-n", f[0], f[1], "-c", c, "--tail=8")
+				if before, err := command("", "kubectl", "logs", "-n", f[0], f[1], "-c", c, "--tail=8", "--previous"); err == nil {
+					said = before + "(restarted)\n" + said
+				}
+				for line := range strings.Lines(said) {
+					fmt.Printf("%s: %s\n", c, strings.TrimSpace(line[:min(len(line), 600)]))
+				}
+			}
 		}
 	}
 	logs, _ := filepath.Glob(filepath.Join(suite.dir, "log", "*"))

@@ -16,8 +16,15 @@ import (
 // layer is what an image consists of: paths in it, of files, links and directories.
 type layer struct {
 	files map[string]string // path in the image -> file here
+	modes map[string]mode   // path of a file -> owner and mode, where they are not root and the file's own
 	links map[string]string // path in the image -> what the symbolic link says
 	dirs  map[string]int    // path in the image -> its owner
+}
+
+// mode is how a file of an image is there.
+type mode struct {
+	owner int
+	bits  int64
 }
 
 // image is a name for a layer, and how it is started.
@@ -115,11 +122,11 @@ func (l layer) tar() ([]byte, error) {
 		if err := dir(path.Dir(name), 0o755, 0); err != nil {
 			return nil, err
 		}
-		mode := int64(info.Mode().Perm())
-		if info.Mode()&os.ModeSetuid != 0 {
-			mode |= 0o4000
+		m, ok := l.modes["/"+name]
+		if !ok {
+			m.bits = int64(info.Mode().Perm())
 		}
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(data))}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: m.bits, Uid: m.owner, Gid: m.owner, Size: int64(len(data))}); err != nil {
 			return nil, err
 		}
 		if _, err := w.Write(data); err != nil {

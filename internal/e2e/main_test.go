@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -37,10 +36,11 @@ var suite struct {
 	kube    kubernetes.Interface
 	dns     *nameserver
 	origins *origins
+	captive agent // made by the first test that asks for it
 }
 
 func TestMain(m *testing.M) {
-	hold := flag.Bool("hold", false, "keep the cluster after the tests, until interrupted")
+	hold := flag.Bool("hold", false, "keep the cluster after the tests, until run.sh is interrupted")
 	flag.Parse()
 	code, err := run(m, *hold)
 	if err != nil {
@@ -148,7 +148,11 @@ func prepare() error {
 	if err := writeImages(images("product"), product, image{tag: productImage, entry: []string{"/aegrail-engine"}, user: "65532:65532"}); err != nil {
 		return err
 	}
-	agent := layer{files: map[string]string{"/agent": ours("agent"), "/bin/busybox": "/bin/busybox"}, links: map[string]string{}}
+	agent := layer{
+		files: map[string]string{"/agent": ours("agent"), "/setuid": ours("agent"), "/bin/busybox": "/bin/busybox"},
+		modes: map[string]mode{"/setuid": {owner: plainEngine, bits: 0o6755}},
+		links: map[string]string{},
+	}
 	applets, err := exec.Command("/bin/busybox", "--list").Output()
 	if err != nil {
 		return fmt.Errorf("busybox, of Debian's busybox-static: %w", err)
@@ -217,7 +221,5 @@ func until(what string, check func(context.Context) error) error {
 func wait() {
 	fmt.Printf("The cluster stays until Ctrl-C. In another shell, as root:\n\n  nsenter --net=/proc/%d/ns/net %s/kubectl --kubeconfig %s/pki/admin.kubeconfig get pods -A\n\n",
 		os.Getpid(), suite.stack, suite.dir)
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, os.Interrupt, syscall.SIGTERM)
-	<-c
+	<-suite.ended
 }

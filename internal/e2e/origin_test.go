@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 )
 
 // The world, as the cluster sees it: names, and the addresses in the node's
@@ -34,10 +35,11 @@ type seen struct {
 type origins struct {
 	ca      *authority
 	servers []*http.Server
+	udp     []net.PacketConn
 
 	mu       sync.Mutex
 	requests []seen
-	raw      []string // connections that brought no TLS: where they came from
+	packets  []string // datagrams: where they went
 }
 
 func startOrigins() (*origins, error) {
@@ -64,10 +66,43 @@ func startOrigins() (*origins, error) {
 			go s.Serve(l)
 		}
 	}
+	for _, address := range []string{"1.2.3.4:443", "1.2.3.4:53", "1.2.3.4:9999", "[2606:e2e::4]:443"} {
+		p, err := net.ListenPacket("udp", address)
+		if err != nil {
+			return nil, fmt.Errorf("an origin at %s: %w", address, err)
+		}
+		o.udp = append(o.udp, p)
+		go o.echo(p)
+	}
 	return o, nil
 }
 
+// echo answers datagrams until p is closed.
+func (o *origins) echo(p net.PacketConn) {
+	buffer := make([]byte, 2048)
+	for {
+		n, from, err := p.ReadFrom(buffer)
+		if err != nil {
+			return
+		}
+		o.mu.Lock()
+		o.packets = append(o.packets, p.LocalAddr().String()+" from "+from.String())
+		o.mu.Unlock()
+		p.WriteTo(buffer[:n], from)
+	}
+}
+
+// datagrams are those that arrived so far.
+func (o *origins) datagrams() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return append([]string(nil), o.packets...)
+}
+
 func (o *origins) stop() {
+	for _, p := range o.udp {
+		p.Close()
+	}
 	for _, s := range o.servers {
 		s.Close()
 	}
@@ -100,4 +135,20 @@ func (o *origins) arrived(match func(seen) bool) (out []seen) {
 		}
 	}
 	return out
+}
+
+// dialFromNode sends text to an address of the cluster and returns what is answered first.
+func dialFromNode(address, text string) (string, error) {
+	c, err := net.DialTimeout("tcp", address, 3*time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(3 * time.Second))
+	if _, err := io.WriteString(c, text); err != nil {
+		return "", err
+	}
+	answer := make([]byte, 4096)
+	n, err := c.Read(answer)
+	return string(answer[:n]), err
 }

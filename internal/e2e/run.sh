@@ -5,7 +5,7 @@
 #   internal/e2e/run.sh                          everything
 #   internal/e2e/run.sh -test.run TestE01        what a test binary takes
 #   internal/e2e/run.sh --stack                  only builds what the cluster is made of
-#   internal/e2e/run.sh --hold                   the cluster alone, until Ctrl-C; prints how to reach it
+#   internal/e2e/run.sh -hold                    keeps the cluster after the tests; prints how to reach it
 #
 # Needs root (or sudo) for its namespaces. Debian packages are installed with
 # apt where they are missing; no service is started by that.
@@ -89,5 +89,6 @@ done
 (cd ../.. && "$go" build -trimpath -ldflags='-s -w' -o "$dir/bin/" ./cmd/...)
 "$go" test -c -o "$dir/bin/e2e.test" .
 
-# In its own process group, so that Ctrl-C reaches it by way of down alone.
-AEGRAIL_E2E_DIR=$dir AEGRAIL_E2E_STACK=$bin nsenter --net="/run/netns/$netns" "$dir/bin/e2e.test" -test.v -test.timeout 25m "$@"
+# In the background, since a trap waits for what is in the foreground.
+AEGRAIL_E2E_DIR=$dir AEGRAIL_E2E_STACK=$bin nsenter --net="/run/netns/$netns" "$dir/bin/e2e.test" -test.v -test.timeout 25m "$@" &
+wait $!

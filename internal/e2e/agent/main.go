@@ -20,7 +20,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: agent wait|send …")
+		fmt.Fprintln(os.Stderr, "usage: agent wait|send|ATTEMPT …")
 		os.Exit(2)
 	}
 	switch args := os.Args[2:]; os.Args[1] {
@@ -31,6 +31,10 @@ func main() {
 	case "send":
 		say(send(args))
 	default:
+		if attempt, ok := attempts()[os.Args[1]]; ok {
+			say(attempt(args))
+			return
+		}
 		fmt.Fprintln(os.Stderr, "agent: no such command:", os.Args[1])
 		os.Exit(2)
 	}

@@ -11,6 +11,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -116,6 +117,7 @@ func runController(ctx context.Context, args []string) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return alive(ctx) })
 	for name, fn := range controller.Known() {
 		c, err := fn(factory)
 		if err != nil {
@@ -127,6 +129,14 @@ func runController(ctx context.Context, args []string) error {
 	base.KubeSharedInformerFactory.Start(ctx.Done())
 	base.HTTP01ResourceMetadataInformersFactory.Start(ctx.Done())
 	return g.Wait()
+}
+
+// alive answers the chart's liveness probe.
+func alive(ctx context.Context) error {
+	s := &http.Server{Addr: ":9403", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {})}
+	stop := context.AfterFunc(ctx, func() { s.Close() })
+	defer stop()
+	return s.ListenAndServe()
 }
 
 func runWebhook(ctx context.Context, args []string) error {
