@@ -62,7 +62,7 @@ func say(args ...string) string {
 // errorsOf are the lines that klog or containerd mark as errors, but for those
 // that every run has.
 func errorsOf(log []byte) string {
-	harmless := []string{"manifest file is empty", "cannot find filesystem info", "is not as new as written version", "oom_score_adj", "nodePortAddresses is unset"}
+	harmless := []string{"manifest file is empty", "cannot find filesystem info", "is not as new as written version", "oom_score_adj", "nodePortAddresses is unset", "use of closed network connection", `namespaces \"kube-system\" not found`}
 	var marked strings.Builder
 	for s := bufio.NewScanner(bytes.NewReader(log)); s.Scan(); {
 		line := s.Text()

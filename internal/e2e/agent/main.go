@@ -20,7 +20,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: agent wait|send|ATTEMPT …")
+		fmt.Fprintln(os.Stderr, "usage: agent wait|send|load|ATTEMPT …")
 		os.Exit(2)
 	}
 	switch args := os.Args[2:]; os.Args[1] {
@@ -30,6 +30,8 @@ func main() {
 		<-stop
 	case "send":
 		say(send(args))
+	case "load":
+		say(load(args))
 	default:
 		if attempt, ok := attempts()[os.Args[1]]; ok {
 			say(attempt(args))

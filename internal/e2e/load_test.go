@@ -1,0 +1,180 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// load is traffic of an agent that runs until it is told to end.
+type load struct {
+	agent agent
+	stop  string
+	done  chan error
+	out   string
+}
+
+// loadFrom has the agent post to what policy allows, without a pause, with 4
+// workers (agent/load.go says how they differ).
+func loadFrom(t *testing.T, a agent) *load {
+	t.Helper()
+	l := &load{agent: a, stop: "/tmp/stop-" + strings.ReplaceAll(t.Name(), "/", "-"), done: make(chan error, 1)}
+	go func() {
+		out, err := command("", "kubectl", "exec", "-n", a.namespace, a.pod, "-c", a.container, "--",
+			"/agent", "load", "-stop", l.stop, "https://"+modelHost+"/v1/chat/completions")
+		l.out = out
+		l.done <- err
+	}()
+	t.Cleanup(func() { l.agent.touch(l.stop) })
+	// It is under way once something of it has arrived.
+	before := len(suite.origins.arrived(anything))
+	await(t, "the load arrives", func(context.Context) error {
+		if len(suite.origins.arrived(anything)) < before+20 {
+			return fmt.Errorf("fewer than 20 requests so far")
+		}
+		return nil
+	})
+	return l
+}
+
+func anything(seen) bool { return true }
+
+func (a agent) touch(file string) error {
+	_, err := shellLine(a, "touch "+file)
+	return err
+}
+
+// end stops the load and fails the test if a single request failed.
+func (l *load) end(t *testing.T) {
+	t.Helper()
+	if err := l.agent.touch(l.stop); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-l.done; err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Sent   int            `json:"sent"`
+		Failed map[string]int `json:"failed"`
+	}
+	if err := json.Unmarshal([]byte(l.out), &got); err != nil {
+		t.Fatalf("%v: %s", err, l.out)
+	}
+	t.Logf("%d requests", got.Sent)
+	for why, n := range got.Failed {
+		t.Errorf("%d of %d requests failed: %s", n, got.Sent, why)
+	}
+}
+
+// metric is the sum of a metric's values in a pod's engine, as a scraper on the node reads it.
+func (a agent) metric(name string) (sum float64, err error) {
+	ip, err := command("", "kubectl", "get", "pod", "-n", a.namespace, a.pod, "-o", "jsonpath={.status.podIP}")
+	if err != nil {
+		return 0, err
+	}
+	out, err := exec.Command("curl", "-sf", "--max-time", "5", "http://"+strings.TrimSpace(ip)+":15020/metrics").Output()
+	if err != nil {
+		return 0, fmt.Errorf("scraping %s: %w", ip, err)
+	}
+	found := false
+	for line := range strings.Lines(string(out)) {
+		var value float64
+		f := strings.Fields(line)
+		if len(f) != 2 || f[0] != name && !strings.HasPrefix(f[0], name+"{") {
+			continue
+		}
+		if _, err := fmt.Sscan(f[1], &value); err != nil {
+			return 0, err
+		}
+		sum, found = sum+value, true
+	}
+	if !found {
+		return 0, fmt.Errorf("there is no metric %s", name)
+	}
+	return sum, nil
+}
+
+// grows waits until a metric is above what it was.
+func (a agent) grows(t *testing.T, name string, from float64) {
+	t.Helper()
+	await(t, name+" grows", func(context.Context) error {
+		now, err := a.metric(name)
+		if err == nil && now <= from {
+			err = fmt.Errorf("it is still %v", now)
+		}
+		return err
+	})
+}
+
+func (a agent) mustMetric(t *testing.T, name string) float64 {
+	t.Helper()
+	v, err := a.metric(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// renew has cert-manager issue a certificate again, as `cmctl renew` does.
+func renew(t *testing.T, namespace, certificate string) {
+	t.Helper()
+	before := kubectl(t, "get", "certificate", "-n", namespace, certificate, "-o", "jsonpath={.status.revision}")
+	await(t, "the renewal is asked for", func(context.Context) error {
+		_, err := command("", "kubectl", "patch", "certificate", "-n", namespace, certificate, "--subresource=status", "--type=json", "-p",
+			`[{"op": "add", "path": "/status/conditions/-", "value": {"type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "by a test", "lastTransitionTime": "2026-01-01T00:00:00Z"}}]`)
+		return err
+	})
+	await(t, "the certificate is another", func(context.Context) error {
+		now, err := command("", "kubectl", "get", "certificate", "-n", namespace, certificate, "-o", "jsonpath={.status.revision}")
+		if err == nil && now == before {
+			err = fmt.Errorf("it is still revision %s", now)
+		}
+		return err
+	})
+}
+
+func TestK02AnAuthorityIsRenewedUnderLoadInPlainMode(t *testing.T) {
+	a := captive(t)
+	reloads := a.mustMetric(t, "aegrail_ca_reloads_total")
+	l := loadFrom(t, a)
+	renew(t, a.namespace, "agents-ca")
+	a.grows(t, "aegrail_ca_reloads_total", reloads)
+	l.end(t)
+	records(t, a.log(t))
+}
+
+func TestAPolicyChangesUnderLoadInPlainMode(t *testing.T) {
+	a := captive(t)
+	embeddings := "https://" + modelHost + "/v1/embeddings"
+	if got := a.send(t, "POST", embeddings, "x"); got.Status != 403 {
+		t.Fatalf("before the change: %+v", got)
+	}
+	l := loadFrom(t, a)
+	policy := kubectl(t, "get", "configmap", "-n", a.namespace, "aegrail-policy", "-o", `go-template={{index .data "policy.yaml"}}`)
+	changed := policy + "    - name: embeddings\n      hosts: [" + modelHost + "]\n      methods: [POST]\n      paths: [/v1/embeddings]\n"
+	patch, err := json.Marshal(map[string]any{"data": map[string]string{"policy.yaml": changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubectl(t, "patch", "configmap", "-n", a.namespace, "aegrail-policy", "--type=merge", "-p", string(patch))
+	await(t, "the new rule is in force", func(context.Context) error {
+		if got := a.send(t, "POST", embeddings, "x"); got.Status != 200 {
+			return fmt.Errorf("it is %d", got.Status)
+		}
+		return nil
+	})
+	l.end(t)
+
+	// A policy that does not compile leaves the last good one in force.
+	failing := a.mustMetric(t, "aegrail_policy_reloads_total")
+	broken, _ := json.Marshal(map[string]any{"data": map[string]string{"policy.yaml": changed + "    nonsense: 1\n"}})
+	kubectl(t, "patch", "configmap", "-n", a.namespace, "aegrail-policy", "--type=merge", "-p", string(broken))
+	a.grows(t, "aegrail_policy_reloads_total", failing)
+	if got := a.send(t, "POST", embeddings, "x"); got.Status != 200 {
+		t.Errorf("with a broken policy: %+v", got)
+	}
+	records(t, a.log(t))
+}
