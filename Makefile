@@ -15,7 +15,7 @@ FUZZED  := ./fuzz ./certs ./internal/audit ./internal/proxy
 NESTED  := $(patsubst %/go.mod,%,$(wildcard internal/*/go.mod))
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz fuzz-seeds bench attacks kills generate checkgenerate demo test-clients test-netns test-disks e2e e2e-stack crosscheck cover check clean
+.PHONY: help build test race lint fuzz fuzz-seeds bench attacks kills generate checkgenerate demo test-clients test-netns test-disks chart manifests test-image e2e e2e-stack crosscheck cover check clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,15 @@ test-netns: ## redirected connections, isolated commands and pods, in namespaces
 
 test-disks: ## the engine on disks that fill up and fail, in a mount namespace (Linux, root)
 	$(GO) test -tags faults -run TestL04Disks ./cmd/aegrail-engine
+
+chart: ## the chart without a cluster: lint, helm-unittest, what is rendered from it; installs helm
+	GO='$(GO)' .ci/chart
+
+manifests: ## the chart's README, and what deploy has of the chart
+	GO='$(GO)' .ci/chart -update
+
+test-image: ## the Dockerfile built whole without a registry, and the image run (Linux, root)
+	GO='$(GO)' .ci/test-image
 
 e2e: ## a Kubernetes cluster of its own with the tests in it (Linux, root); the first time builds the cluster
 	GO='$(GO)' internal/e2e/run.sh
