@@ -36,6 +36,37 @@ func TestCopiesInDeployAreCurrent(t *testing.T) {
 	}
 }
 
+// TestThePodForPlainModeIsCurrent: what somebody writes by hand where there is
+// no webhook is what the webhook would have made.
+func TestThePodForPlainModeIsCurrent(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(root, "internal", "inject", "testdata", "plain.out.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := imagePart(t, "values.yaml", "repository") + ":" + imagePart(t, "Chart.yaml", "appVersion")
+	pod := strings.TrimSuffix(string(data), "status: {}\n")
+	pod = strings.ReplaceAll(pod, "namespace: support\n", "namespace: agents\n")
+	pod = strings.ReplaceAll(pod, "registry.example/aegrail-engine:1.0.0", image)
+	same(t, filepath.Join(manifests, "plain-agent.yaml"), "# Made by `make manifests`: an agent's pod for plain.yaml as control would have written it.\n"+
+		"# The agent is the container \"agent\"; deny-cidr names the cluster's own ranges.\n"+pod)
+}
+
+// imagePart is a part of the image's name, from a file of the chart.
+func imagePart(t *testing.T, file, key string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(chart, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), key+": "); ok {
+			return strings.Trim(value, `"`)
+		}
+	}
+	t.Fatalf("%s has no %s", file, key)
+	return ""
+}
+
 // TestTheREADMEIsCurrent makes the chart's README from its template and the
 // comments in values.yaml.
 func TestTheREADMEIsCurrent(t *testing.T) {

@@ -121,6 +121,9 @@ func TestEveryMetricInAlertsAndDashboardExists(t *testing.T) {
 		}
 		for metric, labels := range asked {
 			has, ok := there[metric]
+			if strings.HasPrefix(metric, "aegrail_control_") {
+				continue // control's, which does not run without a cluster: cmd/aegrail-control has the same test
+			}
 			if !ok {
 				t.Errorf("%s asks for %s, which the engine does not have", name, metric)
 			}

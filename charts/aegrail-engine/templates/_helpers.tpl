@@ -37,3 +37,22 @@ runAsUser: 65532
 runAsGroup: 65532
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
+
+{{/* Flags of each engine's serve, a list. Control adds what injection decides. */}}
+{{- define "aegrail.engineArgs" -}}
+{{- with .Values.audit }}
+- --audit-durability={{ .durability }}
+- --audit-rotate-size={{ .rotateSize }}
+{{- if .keep }}
+- --audit-keep={{ .keep }}
+{{- end }}
+{{- range .anchors }}
+- {{ printf "--audit-anchor=%s" . | quote }}
+{{- end }}
+{{- range .sinks }}
+- {{ printf "--audit-sink=%s" . | quote }}
+{{- end }}
+{{- end }}
+- --log-level={{ .Values.engine.logLevel }}
+- --log-format=json
+{{- end }}
