@@ -3,6 +3,7 @@ package charts
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -63,7 +64,7 @@ func startEngine(t *testing.T) string {
 		t.Fatal(err)
 	}
 	serve := exec.Command(engine, "serve", "--ca-dir", filepath.Join(dir, "ca"), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
-		"--audit-file", filepath.Join(dir, "audit.log"), "--audit-anchor", filepath.Join(dir, "anchor"), "--audit-sink", sink.URL, "--log-format", "json")
+		"--audit-file", filepath.Join(dir, "audit.log"), "--audit-anchor", filepath.Join(dir, "anchor"), "--audit-sink", sink.URL, "--enforcement", "advisory", "--log-format", "json")
 	stderr, err := serve.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -133,6 +134,47 @@ func TestEveryMetricInAlertsAndDashboardExists(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestEveryQueryOfTheDashboardIsPromQL has promtool read them as recording
+// rules, with Grafana's variables filled in.
+func TestEveryQueryOfTheDashboardIsPromQL(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(chart, "files", "dashboard.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(data, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	rules := "groups:\n  - name: dashboard\n    rules:\n"
+	queries := 0
+	for _, panel := range dashboard.Panels {
+		for _, target := range panel.Targets {
+			queries++
+			expr := strings.NewReplacer("$__rate_interval", "5m", "$namespace", ".*", "$pod", ".*").Replace(target.Expr)
+			quoted, err := json.Marshal(expr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rules += fmt.Sprintf("      - record: query:%d\n        expr: %s\n", queries, quoted)
+		}
+	}
+	if queries < 20 {
+		t.Fatalf("%d queries", queries)
+	}
+	file := filepath.Join(t.TempDir(), "rules.yaml")
+	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := output(exec.Command("promtool", "check", "rules", file)); err != nil {
+		t.Errorf("%v\n%s\n%s", err, out, rules)
 	}
 }
 

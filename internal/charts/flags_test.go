@@ -1,0 +1,70 @@
+package charts
+
+import (
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// containerArgs are the arguments of the one container of the object.
+func containerArgs(t *testing.T, text, kind string) []string {
+	t.Helper()
+	for _, doc := range strings.Split(text, "\n---\n") {
+		var o struct {
+			Kind string
+			Spec struct {
+				Template struct {
+					Spec struct{ Containers []struct{ Args []string } }
+				}
+			}
+		}
+		if err := yaml.Unmarshal([]byte(doc), &o); err != nil {
+			t.Fatal(err)
+		}
+		if o.Kind == kind {
+			return o.Spec.Template.Spec.Containers[0].Args
+		}
+	}
+	t.Fatalf("no %s", kind)
+	return nil
+}
+
+// known are the flags of a command, from its help.
+func known(t *testing.T, program string, command ...string) map[string]bool {
+	t.Helper()
+	help, err := output(exec.Command(program, append(command, "--help")...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^ +(?:-\w, )?(--[a-z0-9-]+)`).FindAllStringSubmatch(help, -1) {
+		out[m[1]] = true
+	}
+	return out
+}
+
+// TestEnginesAreGivenFlagsThatExist: control passes them on as they are, so a
+// wrong one would be found by every injected pod.
+func TestEnginesAreGivenFlagsThatExist(t *testing.T) {
+	text, err := render("--values", manifests+"/everything.values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve, given := known(t, engine, "serve"), 0
+	for _, arg := range containerArgs(t, text, "Deployment") {
+		flag, ok := strings.CutPrefix(arg, "--engine-arg=")
+		if !ok {
+			continue
+		}
+		given++
+		if name, _, _ := strings.Cut(flag, "="); !serve[name] {
+			t.Errorf("engines are given %s, which serve does not have", flag)
+		}
+	}
+	if given < 6 {
+		t.Errorf("%d flags", given)
+	}
+}
