@@ -1,10 +1,15 @@
 {{/* Names are fixed: there is one control in a cluster, and engines know it as aegrail-control.NAMESPACE.svc. */}}
 
-{{- define "aegrail.labels" -}}
+{{/* Without the version: what has only these changes with its content alone. */}}
+{{- define "aegrail.fixedLabels" -}}
 app.kubernetes.io/name: aegrail-engine
 app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "aegrail.labels" -}}
+{{ include "aegrail.fixedLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
