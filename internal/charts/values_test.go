@@ -53,6 +53,8 @@ func TestBadValuesAreRefusedWithTheirPlace(t *testing.T) {
 		{"audit.keep=3", "audit.keep: segments go only when"},
 		{"plain.namespaces[0].name=" + namespace, "release's own namespace"},
 		{"plain.namespaces[0].name=nobody", "no policy selects an agent of nobody"},
+		{"policy=null", "missing property 'policy'"},
+		{"policies=null", "missing property 'policies'"},
 		{"cert-manager.enabled=true", "helm dependency build"},
 	} {
 		out, err := render("--set", c.set)
