@@ -95,8 +95,7 @@ policies:
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := render("--values", values)
-	if err == nil {
+	if _, err = render("--values", values); err == nil {
 		t.Fatal("a path with # was taken")
 	}
 	contains(t, err.Error(), "/policies/1.10/rules/0/paths/1")
@@ -105,7 +104,8 @@ policies:
 	if err := os.WriteFile(values, []byte(strings.Replace(string(data), `"/#no", `, "", 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err = render("--values", values); err != nil {
+	out, err := render("--values", values)
+	if err != nil {
 		t.Fatal(err)
 	}
 	policy := policies(objects(t, out))[namespace+"/aegrail-policy"]
