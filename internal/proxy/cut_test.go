@@ -131,14 +131,14 @@ func TestAnAnswerThatBreaksOffDoesNotLookWholeToAnHTTP10Client(t *testing.T) {
 }
 
 func TestASlowTunnelIsNotIdle(t *testing.T) {
-	const idle = 200 * time.Millisecond
+	const idle = time.Second
 	e := enginetest.Start(t, &enginetest.Options{
 		Policy: "- name: pinned\n  {{to \"pinned.test\"}}\n  tls: passthrough\n",
 		Limits: proxy.Limits{TunnelIdle: idle},
 		Hosts: map[string]enginetest.Host{"pinned.test": {Script: func(c *enginetest.OriginConn) {
 			tick := time.NewTicker(idle / 8)
 			defer tick.Stop()
-			for range 32 { // four times as long as a silent tunnel would last
+			for range 16 { // twice as long as a silent tunnel would last
 				<-tick.C
 				if _, err := io.WriteString(c, "tick"); err != nil {
 					return
@@ -152,7 +152,7 @@ func TestASlowTunnelIsNotIdle(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := io.ReadAll(c)
-	if err != nil || len(got) != 32*len("tick") {
+	if err != nil || len(got) != 16*len("tick") {
 		t.Errorf("%d bytes came through, %v", len(got), err)
 	}
 }
