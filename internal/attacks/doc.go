@@ -5,6 +5,7 @@
 //	go run . -peers none      the engine alone
 //	go run . -o ATTACKS.md    the table goes into that file
 //	go run . -only S10 -v     rows that match a regular expression, each with its verdict
+//	go run . -flood R2        floods that match a regular expression and nothing else
 //	go run . -peers none -generated=false -h2spec=false -floods=false
 //	                          the rows and nothing else
 //
@@ -41,7 +42,9 @@
 // own with its limits as they are shipped. The attackers and a well-behaved
 // client are processes of their own, the client with an identity of its own by
 // its address; memory, goroutines, the growth of the log and the client's
-// latencies are printed, and none of it is asserted: a duration is no test.
+// latencies are printed beside their targets, and none of it is asserted: a
+// duration is no test. Slow heads, slow bodies and slow reading are
+// slowhttptest's (slow.go), which is installed as peers are.
 //
 // # What the policy is
 //

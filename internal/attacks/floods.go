@@ -8,14 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
-	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -25,11 +19,10 @@ import (
 // its own with its limits as they are shipped, while a well-behaved client goes
 // on beside it. What is bounded is printed; nothing here asserts a duration.
 //
-// BUG: on two cores that a flood of HTTP/2 control frames or resets fills, the
-// client beside it waits for most of a second. Memory, goroutines and the log
-// stay small. What it waits for is Go's scheduler: pairs of goroutines that are
-// always ready hand the processor to each other, and the network is looked at
-// between them only; with GOMAXPROCS=16 the median is a millisecond.
+// What the client beside a flood of HTTP/2 control frames would wait for is Go's
+// scheduler: pairs of goroutines that are always ready hand the processor to each
+// other, and the network is looked at between them only. So the engine lets such
+// frames wait until they are due, and ends connections that go on with them.
 
 // flood is one attack by many connections.
 type flood struct {
@@ -42,7 +35,6 @@ type flood struct {
 const (
 	floodTime    = 4 * time.Second
 	floodWorkers = 8
-	idleConns    = 10_000
 )
 
 // flooder is what a flood works with.
@@ -57,9 +49,12 @@ type flooder struct {
 func floods() []flood {
 	return []flood{
 		{"R2", "rapid reset: streams opened and reset", rapidReset},
+		{"R2", "resets that the server is made to send", madeToReset},
 		{"R3", "CONTINUATION without end", continuations},
 		{"R3", "HPACK bombs of 6 MB in 2 KB", bombs},
 		{"R3", "SETTINGS and PING without reading", settings},
+		{"R3", "WINDOW_UPDATE and PRIORITY without end", windows},
+		{"R3", "a body in DATA of one byte", littleData},
 		{"R5", "random names that the policy allows", randomNames},
 		{"R5", "random names that no rule allows", deniedNames},
 		{"L3", "garbage in place of a ClientHello", garbageHellos},
@@ -139,6 +134,20 @@ func rapidReset(f *flooder) int {
 	})
 }
 
+// madeToReset sends on each stream what the server must answer with a reset
+// (CVE-2025-8671).
+func madeToReset(f *flooder) int {
+	return f.frames(func(h *h2conn) error {
+		id := h.next
+		h.next += 2
+		block := h.encode(f.fields("/files/reset")...)
+		if err := h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block, EndStream: true, EndHeaders: true}); err != nil {
+			return err
+		}
+		return h.framer.WriteWindowUpdate(id, 0) // not allowed, and the stream's fault alone
+	})
+}
+
 func continuations(f *flooder) int {
 	begun := false
 	return f.frames(func(h *h2conn) error {
@@ -172,6 +181,35 @@ func settings(f *flooder) int {
 	})
 }
 
+func windows(f *flooder) int {
+	return f.frames(func(h *h2conn) error {
+		if err := h.framer.WriteWindowUpdate(0, 1); err != nil {
+			return err
+		}
+		return h.framer.WritePriority(1, http2.PriorityParam{StreamDep: 3})
+	})
+}
+
+// littleData sends the bodies of requests that the policy allows, in the smallest
+// pieces: what an honest client may do, at a rate that none has.
+func littleData(f *flooder) int {
+	const size = 200_000 // within a stream's window
+	left := 0
+	return f.frames(func(h *h2conn) error {
+		if left == 0 {
+			left = size
+			if h.next == 1 {
+				go func() { _, _ = io.Copy(io.Discard, h.conn) }() // answers and windows, to the connection's end
+			}
+			h.next += 2
+			return h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: h.next - 2, EndHeaders: true, BlockFragment: h.encode(":method: POST", ":scheme: https",
+				":authority: "+f.target, ":path: "+chatPath, fmt.Sprint("content-length: ", size))})
+		}
+		left--
+		return h.framer.WriteData(h.next-2, left == 0, []byte{'x'})
+	})
+}
+
 func randomNames(f *flooder) int {
 	conn, err := f.tls("", fmt.Sprintf("c%d.api.test:%s", f.n.Add(1), portOf(f.target)), "http/1.1")
 	if err == nil {
@@ -201,200 +239,4 @@ func garbageHellos(f *flooder) int {
 		_, _ = io.Copy(io.Discard, conn) // until the engine closes
 	}
 	return 1
-}
-
-// measured is what a flood cost.
-type measured struct {
-	id, what      string
-	attempts      int64
-	took          time.Duration
-	before, after stats
-	rss, peak     int64 // bytes resident before, and at most
-	log           int64 // bytes of the attackers' records
-	alone, beside latencies
-	note          string
-}
-
-const floodName = "flood"
-
-// serveFlood is what this program is with -role flood: the attackers are a
-// process of their own, so that neither the well-behaved client nor the upstream
-// waits for them there. Attackers have their own machines; on this one they give
-// way. It prints how much they did.
-func serveFlood(o options, stdout io.Writer) error {
-	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, giveWay); err != nil {
-		return err
-	}
-	i := slices.IndexFunc(floods(), func(f flood) bool { return f.what == o.what })
-	if i < 0 {
-		return fmt.Errorf("-what %s: no such flood", o.what)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), o.during)
-	defer cancel()
-	f := &flooder{ctx: ctx, addr: o.listen, target: o.target}
-	var done atomic.Int64
-	var wg sync.WaitGroup
-	for range floodWorkers {
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				done.Add(int64(floods()[i].once(f)))
-			}
-		})
-	}
-	wg.Wait()
-	_, err := fmt.Fprint(stdout, done.Load())
-	return err
-}
-
-const giveWay = 10 // nice(2)
-
-// measureFloods runs every flood, and the idle connections.
-func (l *lab) measureFloods(ctx context.Context) ([]measured, error) {
-	var all []measured
-	for _, fl := range floods() {
-		fmt.Fprintln(l.progress, "flood:", fl.what)
-		m, err := l.measure(ctx, fl.id, fl.what, func(f *flooder) (int64, string, error) {
-			out, err := exec.CommandContext(ctx, l.self, "-role", floodName, "-what", fl.what, "-listen", f.addr, "-target", f.target, "-during", floodTime.String()).Output()
-			if err != nil {
-				return 0, "", fmt.Errorf("the attackers: %w", err)
-			}
-			n, err := strconv.ParseInt(string(out), 10, 64)
-			return n, "", err
-		})
-		if err != nil {
-			return all, err
-		}
-		all = append(all, *m)
-	}
-	fmt.Fprintln(l.progress, "flood: idle connections")
-	m, err := l.measure(ctx, "R7", "idle intercepted connections", idle)
-	if m != nil {
-		all = append(all, *m)
-	}
-	return all, err
-}
-
-// measure starts an engine as shipped, lets attack run and takes its figures.
-func (l *lab) measure(ctx context.Context, id, what string, attack func(*flooder) (int64, string, error)) (*measured, error) {
-	p := enginePeer("")
-	command := p.command
-	p.command = func(l *lab, dir, addr string) (*exec.Cmd, error) {
-		cmd, err := command(l, dir, addr)
-		cmd.Args = append(cmd.Args, "-shipped")
-		return cmd, err
-	}
-	l.up.expect(nil, nil)
-	r, err := l.start(ctx, p)
-	if err != nil {
-		return nil, err
-	}
-	defer r.stop()
-	m := &measured{id: id, what: what}
-	honest := authority(hostName(0, api), l.up.port)
-	if m.alone, err = l.honestClient(ctx, r.addr, honest, time.Second); err != nil {
-		return nil, err
-	}
-	if m.before, err = askStats(ctx, r.file(statsName)); err != nil {
-		return nil, err
-	}
-	m.rss = resident(r.cmd.Process.Pid, "VmRSS")
-	f := &flooder{ctx: ctx, pid: r.cmd.Process.Pid, addr: r.addr, target: authority(hostName(1, api), l.up.port)}
-	failed := make(chan error, 1)
-	go func() {
-		var err error
-		m.beside, err = l.honestClient(ctx, r.addr, honest, floodTime)
-		failed <- err
-	}()
-	began := time.Now()
-	m.attempts, m.note, err = attack(f)
-	m.took = time.Since(began)
-	if err := errors.Join(err, <-failed); err != nil {
-		return nil, err
-	}
-	m.peak = resident(r.cmd.Process.Pid, "VmHWM")
-	if m.after, err = l.settled(ctx, r); err != nil {
-		return nil, err
-	}
-	m.log, err = recordsOf("attacks", r.file(auditName))
-	return m, err
-}
-
-// settled asks for the engine's figures until its goroutines are few again, for
-// at most ten seconds.
-func (l *lab) settled(ctx context.Context, r *running) (s stats, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		now, err := askStats(context.WithoutCancel(ctx), r.file(statsName))
-		if err != nil {
-			return s, err
-		}
-		if s = now; s.Goroutines < 40 {
-			return s, nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return s, nil
-		}
-	}
-}
-
-// idle opens connections from several addresses, since each client has a cap,
-// and holds them while the figures are taken.
-func idle(f *flooder) (int64, string, error) {
-	var mu sync.Mutex
-	var conns []net.Conn
-	var failed atomic.Int64
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range floodWorkers {
-		wg.Go(func() {
-			for i := next.Add(1); i <= idleConns; i = next.Add(1) {
-				conn, err := f.tls(fmt.Sprintf("127.0.1.%d", 1+i%4), f.target, "http/1.1")
-				if err != nil {
-					failed.Add(1)
-					continue
-				}
-				mu.Lock()
-				conns = append(conns, conn)
-				mu.Unlock()
-			}
-		})
-	}
-	wg.Wait()
-	note := fmt.Sprintf("%d open, %d refused", len(conns), failed.Load())
-	if rss := resident(f.pid, "VmRSS"); rss > 0 && len(conns) > 0 {
-		note += fmt.Sprintf(", %.1f KiB resident each", float64(rss)/float64(len(conns))/1024)
-	}
-	for _, c := range conns {
-		_ = c.(*tls.Conn).NetConn().Close()
-	}
-	return int64(len(conns)), note, nil
-}
-
-// resident is a line of /proc/PID/status in bytes: VmRSS now, VmHWM at most.
-func resident(pid int, line string) int64 {
-	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // a process that ended has none
-	for l := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(l, line+":"); ok {
-			kb, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-			return kb << 10
-		}
-	}
-	return 0
-}
-
-// recordsOf is how many bytes of a log are records of one agent.
-func recordsOf(agent, file string) (n int64, err error) {
-	data, err := os.ReadFile(file)
-	mark := `"agent_identity":"` + agent + `"`
-	for line := range strings.Lines(string(data)) {
-		if strings.Contains(line, mark) {
-			n += int64(len(line))
-		}
-	}
-	return n, err
 }

@@ -165,6 +165,7 @@ func enter(ln net.Listener, engine, target string) {
 				return
 			}
 			defer out.Close()
+			shorten(in, out)
 			if _, err := fmt.Fprintf(out, "CONNECT %[1]s HTTP/1.1\r\nHost: %[1]s\r\n\r\n", target); err != nil {
 				return
 			}
@@ -179,6 +180,18 @@ func enter(ln net.Listener, engine, target string) {
 			}()
 			_, _ = io.Copy(in, r)
 		}()
+	}
+}
+
+// shorten gives both sides of an entrance little room, or it would read for a
+// client that does not.
+func shorten(in, out net.Conn) {
+	const room = 16 << 10
+	if c, ok := in.(*net.TCPConn); ok {
+		_ = c.SetWriteBuffer(room) // what the kernel does not take is as it was
+	}
+	if c, ok := out.(*net.TCPConn); ok {
+		_ = c.SetReadBuffer(room)
 	}
 }
 

@@ -25,6 +25,7 @@ func main() {
 
 type options struct {
 	peers, only, out string
+	flood            string
 	verbose          bool
 	generated        bool
 	h2spec, floods   bool
@@ -46,6 +47,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f.BoolVar(&o.generated, "generated", true, "the generated cases too, unless -only is given")
 	f.BoolVar(&o.h2spec, "h2spec", true, "h2spec against the engine and the standard library, unless -only is given")
 	f.BoolVar(&o.floods, "floods", true, "floods, with what they cost the engine, unless -only is given")
+	f.StringVar(&o.flood, "flood", "", "nothing but floods whose row and words match this `regexp`")
 	f.BoolVar(&o.verbose, "v", false, "print every row with its verdict and reason")
 	f.StringVar(&o.role, "role", "", "be the proxy `NAME`; the harness starts itself so")
 	f.StringVar(&o.dir, "dir", "", "with -role: where its own files are")
@@ -97,6 +99,11 @@ func attackAll(ctx context.Context, o options, stdout, stderr io.Writer) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, l.close()) }()
+	if o.flood != "" {
+		all, missing, err := l.measureFloods(ctx, o.flood)
+		printFloods(stdout, all, missing)
+		return err
+	}
 	cases, err := l.chosen(o.only)
 	if err != nil {
 		return err
@@ -140,6 +147,7 @@ type beside struct {
 	generated   *generatedRun
 	conformance *conformance
 	floods      []measured
+	noFloods    error // why some were not measured
 }
 
 func (b beside) unmet() bool {
@@ -166,10 +174,10 @@ func (l *lab) beside(ctx context.Context, o options, stdout io.Writer) (b beside
 		b.conformance.print(stdout)
 	}
 	if o.floods {
-		if b.floods, err = l.measureFloods(ctx); err != nil {
+		if b.floods, b.noFloods, err = l.measureFloods(ctx, ""); err != nil {
 			return b, err
 		}
-		printFloods(stdout, b.floods)
+		printFloods(stdout, b.floods, b.noFloods)
 	}
 	return b, nil
 }

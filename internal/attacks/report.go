@@ -19,7 +19,7 @@ func report(cases []caseOf, all []*result, more beside, missing []string) []byte
 	byNumber(&b, cases, all)
 	more.generated.report(&b)
 	more.conformance.report(&b)
-	reportFloods(&b, more.floods)
+	reportFloods(&b, more.floods, more.noFloods)
 	fmt.Fprintf(&b, "\n## Every row\n\n")
 	head(&b, "| | row |", all)
 	for i, c := range cases {
