@@ -157,6 +157,40 @@ func TestASlowTunnelIsNotIdle(t *testing.T) {
 	}
 }
 
+// TestAWebSocketIsIdleWhenNeitherSideSends has an origin that speaks for four
+// times as long as a silent WebSocket lasts, and a client that says nothing; then
+// both are silent.
+func TestAWebSocketIsIdleWhenNeitherSideSends(t *testing.T) {
+	const idle = 200 * time.Millisecond
+	e := enginetest.Start(t, &enginetest.Options{
+		Policy: socketPolicy,
+		Limits: proxy.Limits{TunnelIdle: idle},
+		Hosts: map[string]enginetest.Host{"allowed.test": {Script: func(c *enginetest.OriginConn) {
+			if _, err := c.ReadRequest(); err != nil {
+				return
+			}
+			c.Printf("%s", accepted)
+			tick := time.NewTicker(idle / 8)
+			defer tick.Stop()
+			for range 32 {
+				<-tick.C
+				c.Printf("%s", frame(0x82, false, "tick"))
+			}
+			_, _ = io.Copy(io.Discard, c)
+		}}},
+	})
+	c := e.RawTunnel(t, "allowed.test", nil)
+	c.Send(opening(e, "/socket"))
+	if r := c.Reply("GET"); r.Status != 101 {
+		t.Fatalf("%d %s", r.Status, r.Reason())
+	}
+	got, _ := io.ReadAll(c)
+	if n := strings.Count(string(got), "tick"); n != 32 {
+		t.Errorf("%d messages came through, want 32", n)
+	}
+	e.WantRecord(t, enginetest.Fields{"phase": "complete", "path": "/socket", "reason": "websocket_idle"})
+}
+
 func TestR07JudgedBodiesHaveABudget(t *testing.T) {
 	e := enginetest.Start(t, &enginetest.Options{
 		Policy: "- name: gate\n  {{to \"allowed.test\"}}\n  methods: [POST]\n  when: 'request.body.json.model == \"small\"'\n",

@@ -119,7 +119,7 @@ func (cl *h1client) upgrade(x *exchange, resp *upstream.Response) *refusal {
 	open.Inc()
 	defer open.Dec()
 	w := &websocket{s: x.s, idle: x.s.limits.TunnelIdle}
-	w.touch()
+	w.touch(x.s.now())
 	limit := x.s.limits.FrameBytes
 	toOrigin := &half{w: w, src: client, dst: up, hash: x.reqHash, early: bytes.Clone(cl.c.reader.Buffered()),
 		frames: frames{masked: true, deflate: deflate, limit: limit}}
@@ -187,13 +187,19 @@ type websocket struct {
 	closeBy atomic.Int64 // unix nanoseconds
 }
 
-func (w *websocket) touch() { w.last.Store(w.s.now().UnixNano()) }
+func (w *websocket) touch(now time.Time) { w.last.Store(now.UnixNano()) }
+
+// quiet is how long nothing has passed.
+func (w *websocket) quiet(now time.Time) time.Duration {
+	return time.Duration(now.UnixNano() - w.last.Load())
+}
 
 // half is one direction of a WebSocket.
 type half struct {
 	w        *websocket
 	src, dst net.Conn
 	early    []byte
+	writeBy  time.Time // the deadline of dst's writes, as it is set
 	hash     *digest.Hash
 	frames   frames
 	inside   bool // what was passed on ends inside a frame
@@ -210,15 +216,16 @@ func (h *half) run() error {
 	if err := h.pass(h.early); err != nil {
 		return err
 	}
+	h.deadline()
 	for {
-		h.deadline()
 		n, err := h.src.Read(*piece)
 		if passErr := h.pass((*piece)[:n]); passErr != nil {
 			return passErr
 		}
 		if err != nil {
-			if isTimeout(err) && !h.w.ending.Load() && h.w.s.now().UnixNano()-h.w.last.Load() < int64(h.w.idle) {
-				continue // the other direction is alive
+			if isTimeout(err) && !h.w.ending.Load() && h.w.quiet(h.w.s.now()) < h.w.idle {
+				h.deadline() // something has passed since it was set
+				continue
 			}
 			if err == io.EOF {
 				return nil
@@ -228,11 +235,12 @@ func (h *half) run() error {
 	}
 }
 
-// deadline bounds the next read. A late call cannot undo the end: ending is
-// looked at after the deadline is set.
+// deadline bounds the reads from now on. It is not moved by what passes, but set
+// anew where it was reached and something had passed. A late call cannot undo the
+// end: ending is looked at after the deadline is set.
 func (h *half) deadline() {
 	now := h.w.s.now()
-	_ = h.src.SetReadDeadline(now.Add(h.w.idle))
+	_ = h.src.SetReadDeadline(now.Add(h.w.idle - h.w.quiet(now)))
 	if h.w.ending.Load() {
 		_ = h.src.SetReadDeadline(now.Add(time.Duration(h.w.closeBy.Load() - now.UnixNano())))
 	}
@@ -257,8 +265,12 @@ func (h *half) pass(p []byte) error {
 	}
 	h.inside, h.closed = h.frames.have != 0 || h.frames.left != 0, h.frames.closed
 	h.hash.Write(p)
-	h.w.touch()
-	_ = h.dst.SetWriteDeadline(h.w.s.now().Add(h.w.s.limits.WriteStall))
+	now, stall := h.w.s.now(), h.w.s.limits.WriteStall
+	h.w.touch(now)
+	if h.writeBy.Sub(now) < stall { // and at most half as much again, as for an HTTP/1 client
+		h.writeBy = now.Add(stall + stall/2)
+		_ = h.dst.SetWriteDeadline(h.writeBy)
+	}
 	_, err := h.dst.Write(p)
 	return err
 }
