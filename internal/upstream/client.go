@@ -91,8 +91,8 @@ type Config struct {
 	// IdleTimeout is how long an unused connection is kept; default 90 s.
 	IdleTimeout time.Duration
 
-	MaxIdlePerHost int // idle HTTP/1.1 connections of one key; default 64
-	MaxIdle        int // idle HTTP/1.1 connections in all; default 1024
+	MaxIdlePerHost int // idle HTTP/1.1 connections of one key; default 1024: those beyond are opened anew for each request
+	MaxIdle        int // idle HTTP/1.1 connections in all; default 4096
 
 	Now    func() time.Time // judges certificates; default time.Now
 	Logger *slog.Logger     // default: discards
@@ -125,8 +125,8 @@ func New(c Config) (*Client, error) {
 	setDefault(&c.ContinueTimeout, time.Second)
 	setDefault(&c.WriteTimeout, 30*time.Second)
 	setDefault(&c.IdleTimeout, 90*time.Second)
-	setDefault(&c.MaxIdlePerHost, 64)
-	setDefault(&c.MaxIdle, 1024)
+	setDefault(&c.MaxIdlePerHost, 1024)
+	setDefault(&c.MaxIdle, 4096)
 	if c.KeyExchange == nil {
 		c.KeyExchange = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 	}
