@@ -84,7 +84,7 @@ const (
 func rows() map[string]row {
 	return map[string]row{
 		// The program: it wires everything and nothing imports it.
-		"cmd/aegrail-engine": {ours: []string{anyOurs}, modules: []string{cobra, pflag, fsnotify, xSys}, tests: []string{nftables}},
+		"cmd/aegrail-engine": {ours: []string{anyOurs}, modules: []string{cobra, pflag, xSys}, tests: []string{nftables}},
 		"cmd/aegrail-init":   {ours: []string{"internal/redirect"}, modules: []string{cobra, pflag}, tests: []string{"internal/intake", nftables, xSys}},
 
 		// The public contract and the certificate authority.
@@ -111,6 +111,7 @@ func rows() map[string]row {
 		},
 		"internal/link":      {ours: []string{engineAPI, "certs"}, modules: []string{grpc, protobuf}},
 		"internal/trustenv":  {},
+		"internal/watch":     {modules: []string{fsnotify}},
 		"internal/redirect":  {modules: []string{nftables, xSys}},
 		"internal/resolver":  {ours: []string{"internal/canon", "internal/policy", "internal/identity", "internal/audit"}, modules: []string{miekgDNS}, tests: []string{policyTypes}},
 		"internal/isolation": {ours: []string{"internal/redirect", "internal/intake"}, modules: []string{xSys}, tests: []string{nftables}},

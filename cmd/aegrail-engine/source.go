@@ -8,6 +8,7 @@ import (
 	"github.com/arpitcoder/aegrail-engine/certs"
 	"github.com/arpitcoder/aegrail-engine/internal/identity"
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
+	"github.com/arpitcoder/aegrail-engine/internal/watch"
 )
 
 // source is where an engine's policy and certificate authority come from:
@@ -73,7 +74,7 @@ func (f *fromFiles) facts() map[string]string {
 }
 
 func (f *fromFiles) follow(ctx context.Context, e *engine, told func(string, bool, error)) {
-	items := []watched{{name: "ca", files: f.authority.files, load: func() (bool, error) {
+	items := []watch.Item{{Name: "ca", Files: f.authority.files, Load: func() (bool, error) {
 		ca, changed, err := f.authority.reload()
 		if err == nil && changed {
 			e.useAuthority(ca)
@@ -81,7 +82,7 @@ func (f *fromFiles) follow(ctx context.Context, e *engine, told func(string, boo
 		return changed, err
 	}}}
 	if f.policies.name != "" {
-		items = append(items, watched{name: "policy", files: f.policies.files, load: func() (bool, error) {
+		items = append(items, watch.Item{Name: "policy", Files: f.policies.files, Load: func() (bool, error) {
 			rules, changed, err := f.policies.reload()
 			if err == nil && changed {
 				e.usePolicy(rules)
@@ -89,7 +90,7 @@ func (f *fromFiles) follow(ctx context.Context, e *engine, told func(string, boo
 			return changed, err
 		}})
 	}
-	newWatcher(items, told, f.logger).run(ctx)
+	watch.New(items, told, f.logger).Run(ctx)
 }
 
 // useAuthority makes ca sign every leaf from now on; nil: none is to be had.

@@ -1,9 +1,9 @@
-package main
+// Package watch keeps what a program reads from files up to date: policies, certificates, mounted ConfigMaps.
+package watch
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -35,33 +35,34 @@ const (
 	pause  = 250 * time.Millisecond
 )
 
-// watched is something that is read from files that may change under way.
+// Item is something that is read from files that may change under way.
 //
-// load reads the files anew. If what they say differs from what is in force,
+// Load reads the files anew. If what they say differs from what is in force,
 // it checks everything, then swaps one pointer; on an error what was in force
-// stays in force. files lists what the last load read.
-type watched struct {
-	name  string // "policy", "ca": the cause in /readyz
-	files func() []string
-	load  func() (changed bool, err error)
+// stays in force. Files lists what the last Load read.
+type Item struct {
+	Name  string // "policy", "ca": the cause in /readyz
+	Files func() []string
+	Load  func() (changed bool, err error)
 }
 
-// watcher keeps what was read from files up to date.
+// Watcher keeps what was read from files up to date.
 //
 // Directories are watched, not files: an editor replaces a file by rename, and
 // a ConfigMap is a link to a directory that kubelet swaps by rename
 // (policy.yaml -> ..data/policy.yaml, ..data -> ..2026_01_02), after which a
 // watch on the file would look at what is gone.
-type watcher struct {
-	items    []watched
+type Watcher struct {
+	items    []Item
 	done     func(item string, changed bool, err error) // told after each load that found news
 	logger   *slog.Logger
 	events   *fsnotify.Watcher // nil where the kernel has none left: then only recheck and SIGHUP
 	relevant map[string]bool   // :: cleaned path -> an event on it counts
 }
 
-func newWatcher(items []watched, done func(string, bool, error), logger *slog.Logger) *watcher {
-	w := &watcher{items: items, done: done, logger: logger, relevant: map[string]bool{}}
+// New watches the files of items. Done is told after each Load of what it brought: it is called from Run alone.
+func New(items []Item, done func(string, bool, error), logger *slog.Logger) *Watcher {
+	w := &Watcher{items: items, done: done, logger: logger, relevant: map[string]bool{}}
 	events, err := fsnotify.NewWatcher()
 	if err != nil {
 		logger.Warn("file changes are only seen every "+recheck.String()+" and on SIGHUP: raise fs.inotify.max_user_instances", "err", err)
@@ -74,12 +75,12 @@ func newWatcher(items []watched, done func(string, bool, error), logger *slog.Lo
 
 // follow watches the directories that the files are in now, by their name and
 // where links lead.
-func (w *watcher) follow() {
+func (w *Watcher) follow() {
 	if w.events == nil {
 		return
 	}
 	for _, item := range w.items {
-		for _, file := range item.files() {
+		for _, file := range item.Files() {
 			w.add(file)
 			if target, err := filepath.EvalSymlinks(file); err == nil {
 				w.add(target)
@@ -90,7 +91,7 @@ func (w *watcher) follow() {
 
 // add watches the directory of file, or the nearest one above that exists, in
 // which what is missing will appear.
-func (w *watcher) add(file string) {
+func (w *Watcher) add(file string) {
 	for path := filepath.Clean(file); ; {
 		w.relevant[path] = true
 		dir := filepath.Dir(path)
@@ -109,8 +110,8 @@ func (w *watcher) add(file string) {
 	}
 }
 
-// run loads what changed until ctx ends.
-func (w *watcher) run(ctx context.Context) {
+// Run loads what changed until ctx ends. It also loads everything on SIGHUP.
+func (w *Watcher) Run(ctx context.Context) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
@@ -124,7 +125,7 @@ func (w *watcher) run(ctx context.Context) {
 
 // loop loads what changed by the events that come, until ctx ends. events and
 // errs may be nil.
-func (w *watcher) loop(ctx context.Context, events <-chan fsnotify.Event, errs <-chan error, hup <-chan os.Signal) {
+func (w *Watcher) loop(ctx context.Context, events <-chan fsnotify.Event, errs <-chan error, hup <-chan os.Signal) {
 	tick := time.NewTicker(recheck)
 	defer tick.Stop()
 	looking := events        // nil while the watcher looks away
@@ -162,39 +163,17 @@ func (w *watcher) loop(ctx context.Context, events <-chan fsnotify.Event, errs <
 
 // counts reports whether an event may concern one of the files. Names that
 // begin with two dots are kubelet's.
-func (w *watcher) counts(e fsnotify.Event) bool {
+func (w *Watcher) counts(e fsnotify.Event) bool {
 	return w.relevant[filepath.Clean(e.Name)] || strings.HasPrefix(filepath.Base(e.Name), "..")
 }
 
 // load loads every item anew. One that is broken does not keep the others from
 // being taken.
-func (w *watcher) load() {
+func (w *Watcher) load() {
 	w.follow() // first, so that what changes while we read is an event
 	for _, item := range w.items {
-		changed, err := item.load()
-		w.done(item.name, changed, err)
+		changed, err := item.Load()
+		w.done(item.Name, changed, err)
 	}
 	w.follow() // what was read may name other files than before
-}
-
-// maxFile bounds what is read as configuration.
-const maxFile = 32 << 20 // 32 MiB, the largest policy
-
-// readFile reads a file that the user named, with a bound and an error that
-// says what it was for.
-func readFile(what, name string) ([]byte, error) {
-	info, err := os.Stat(name)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("reading the %s: %w", what, err)
-	case info.IsDir():
-		return nil, fmt.Errorf("reading the %s: %s is a directory, want a file", what, name)
-	case info.Size() > maxFile:
-		return nil, fmt.Errorf("reading the %s: %s has %d bytes, at most %d are read", what, name, info.Size(), maxFile)
-	}
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return nil, fmt.Errorf("reading the %s: %w", what, err)
-	}
-	return data, nil
 }

@@ -1,4 +1,4 @@
-package main
+package watch
 
 import (
 	"context"
@@ -21,10 +21,10 @@ import (
 func TestABusyFileBesideThePolicyWakesUsSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		loads := 0
-		w := &watcher{
-			items: []watched{{
-				name: "policy", files: func() []string { return []string{"/etc/engine/policy.yaml"} },
-				load: func() (bool, error) { loads++; return false, nil },
+		w := &Watcher{
+			items: []Item{{
+				Name: "policy", Files: func() []string { return []string{"/etc/engine/policy.yaml"} },
+				Load: func() (bool, error) { loads++; return false, nil },
 			}},
 			done: func(string, bool, error) {}, logger: slog.New(slog.DiscardHandler),
 			relevant: map[string]bool{"/etc/engine/policy.yaml": true},
@@ -89,9 +89,9 @@ func TestChangesAreSeenBesideABusyFile(t *testing.T) {
 			}
 			var mu sync.Mutex
 			text := ""
-			w := newWatcher([]watched{{
-				name: "policy", files: func() []string { return []string{policy} },
-				load: func() (bool, error) {
+			w := New([]Item{{
+				Name: "policy", Files: func() []string { return []string{policy} },
+				Load: func() (bool, error) {
 					data, err := os.ReadFile(policy)
 					mu.Lock()
 					defer mu.Unlock()
@@ -103,7 +103,7 @@ func TestChangesAreSeenBesideABusyFile(t *testing.T) {
 			var running sync.WaitGroup
 			defer running.Wait()
 			defer cancel()
-			running.Go(func() { w.run(ctx) })
+			running.Go(func() { w.Run(ctx) })
 			running.Go(func() { keepWriting(ctx, t, filepath.Join(dir, "audit.log")) })
 			for _, want := range []string{"two", "three"} {
 				if err := change(dir, want); err != nil {
