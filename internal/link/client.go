@@ -69,11 +69,12 @@ type Client struct {
 	engine  Engine
 	conn    *grpc.ClientConn
 	rpc     enginev1.LinkClient
+	first   time.Duration // until a stream's first update
 }
 
 // Times of an engine's calls.
 const (
-	firstUpdate = 30 * time.Second // until a stream's first update
+	firstUpdate = 30 * time.Second
 	signTime    = 90 * time.Second // a signature: cert-manager has a queue
 	retryLeast  = 500 * time.Millisecond
 	retryStream = 15 * time.Second
@@ -112,7 +113,7 @@ func NewClient(engine Engine, o ClientOptions) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control's address %q: %w", o.Address, err)
 	}
-	return &Client{options: o, engine: engine, conn: conn, rpc: enginev1.NewLinkClient(conn)}, nil
+	return &Client{options: o, engine: engine, conn: conn, rpc: enginev1.NewLinkClient(conn), first: firstUpdate}, nil
 }
 
 // Run keeps the engine up to date until ctx ends. A Client runs once.
@@ -142,6 +143,7 @@ func (c *Client) follow(ctx context.Context, k *keeper) {
 		if ctx.Err() == nil {
 			k.tell(event{away: err})
 		}
+		c.options.Logger.Debug("the stream of aegrail-control ended", "err", err)
 		pause(ctx, retry(failures, retryStream))
 		failures++
 	}
@@ -151,7 +153,7 @@ func (c *Client) follow(ctx context.Context, k *keeper) {
 func (c *Client) stream(ctx context.Context, k *keeper) (got bool, err error) {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	late := time.AfterFunc(firstUpdate, func() { end(errors.New("control accepted the call and sent no policy")) })
+	late := time.AfterFunc(c.first, func() { end(errors.New("control accepted the call and sent no policy")) })
 	defer late.Stop()
 	stream, err := c.rpc.Policy(ctx, &enginev1.PolicyRequest{EngineVersion: c.options.Version})
 	for err == nil {

@@ -40,7 +40,7 @@ func (p *pod) has(token string) {
 }
 
 // runs starts a Client of s, which runs until the test ends.
-func runs(t *testing.T, s *served, edit func(*ClientOptions)) *pod {
+func runs(t *testing.T, s *served, edit func(*ClientOptions), more ...func(*Client)) *pod {
 	t.Helper()
 	p := &pod{engine: newEngine(), token: "its token"}
 	o := ClientOptions{
@@ -58,6 +58,9 @@ func runs(t *testing.T, s *served, edit func(*ClientOptions)) *pod {
 	c, err := NewClient(p.engine, o)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, edit := range more {
+		edit(c)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

@@ -177,8 +177,9 @@ func permits(t *testing.T, hosts ...string) Template {
 // served is a Server on loopback.
 type served struct {
 	*control
-	address string // localhost:port
-	stop    func() // may be called twice
+	backend Backend // nil: control
+	address string  // localhost:port
+	stop    func()  // may be called twice
 
 	mu      sync.Mutex
 	roots   *x509.CertPool // what control's certificate is verified by; guarded by mu
@@ -214,7 +215,11 @@ func (s *served) begin(t *testing.T, o ServerOptions) {
 		defer s.mu.Unlock()
 		s.refused = append(s.refused, r)
 	}
-	server, err := NewServer(s.control, o)
+	var backend Backend = s.control
+	if s.backend != nil {
+		backend = s.backend
+	}
+	server, err := NewServer(backend, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,8 +37,8 @@ func NewRequest(t Template, key crypto.Signer) ([]byte, error) {
 
 // CheckRequest says why der is not exactly what t asks for. The issuer copies
 // subject and extensions of what it is given, so anything more than the
-// template would be the engine's own choice of them: the request is compared
-// with the one that NewRequest would have made, but for key and signature.
+// template would be the engine's own choice of them: what is signed of the
+// request must be, byte for byte, what NewRequest makes for that key.
 // Errors are Refusals of kind Invalid, or Denied where t has no host.
 func CheckRequest(der []byte, t Template) error {
 	switch {
@@ -62,41 +62,22 @@ func CheckRequest(der []byte, t Template) error {
 	case !bytes.Equal(request.RawSubject, t.RawSubject):
 		return notTheTemplate("its subject is %q", request.Subject)
 	}
-	return checkAttributes(request, t)
-}
-
-// requestInfo is CertificationRequestInfo (RFC 2986, 4.1), with its attributes
-// as they stand: crypto/x509 passes over those it does not know.
-type requestInfo struct {
-	Raw        asn1.RawContent
-	Version    int
-	Subject    asn1.RawValue
-	PublicKey  asn1.RawValue
-	Attributes []asn1.RawValue `asn1:"tag:0,set"`
-}
-
-// checkAttributes compares every attribute with the only one that may be there:
-// an extensionRequest with the name constraints.
-func checkAttributes(request *x509.CertificateRequest, t Template) error {
-	var info requestInfo
-	if rest, err := asn1.Unmarshal(request.RawTBSCertificateRequest, &info); err != nil || len(rest) > 0 {
-		return notTheTemplate("its attributes do not parse")
-	}
-	if info.Version != 0 {
-		return notTheTemplate("its version is %d", info.Version)
-	}
-	want, err := attributes(t)
+	want, err := requestInfoFor(t, key)
 	if err != nil {
 		return Refuse(Unavailable, "bad_template", "the template cannot be written down; this is a defect of aegrail-control")
 	}
-	same := len(info.Attributes) == len(want)
-	for i := 0; same && i < len(want); i++ {
-		same = bytes.Equal(info.Attributes[i].FullBytes, want[i])
-	}
-	if !same {
-		return notTheTemplate("its attributes are not the one extension of the template")
+	if !bytes.Equal(request.RawTBSCertificateRequest, want) {
+		return notTheTemplate("beside its subject and key there is more, or less, or something else than the template's name constraints")
 	}
 	return nil
+}
+
+// requestInfo is CertificationRequestInfo (RFC 2986, 4.1).
+type requestInfo struct {
+	Version    int
+	Subject    asn1.RawValue
+	PublicKey  asn1.RawValue
+	Attributes []extensionRequest `asn1:"tag:0,set"`
 }
 
 // extensionRequest is the attribute of RFC 2985, 5.4.2.
@@ -105,16 +86,20 @@ type extensionRequest struct {
 	Value [][]pkix.Extension `asn1:"set"`
 }
 
-// attributes are the DER of each attribute that a request for t has.
-func attributes(t Template) ([][]byte, error) {
-	if t.Unconstrained {
-		return nil, nil
+// requestInfoFor is what of a request is signed: all of it but the signature.
+func requestInfoFor(t Template, key *ecdsa.PublicKey) ([]byte, error) {
+	spki, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return nil, err
 	}
-	der, err := asn1.Marshal(extensionRequest{
-		ID:    asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 14},
-		Value: [][]pkix.Extension{{{Id: oidNameConstraints(), Critical: true, Value: t.NameConstraints}}},
-	})
-	return [][]byte{der}, err
+	info := requestInfo{Subject: asn1.RawValue{FullBytes: t.RawSubject}, PublicKey: asn1.RawValue{FullBytes: spki}}
+	if !t.Unconstrained {
+		info.Attributes = []extensionRequest{{
+			ID:    asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 14},
+			Value: [][]pkix.Extension{{{Id: oidNameConstraints(), Critical: true, Value: t.NameConstraints}}},
+		}}
+	}
+	return asn1.Marshal(info)
 }
 
 func notTheTemplate(format string, args ...any) *Refusal {
