@@ -178,16 +178,19 @@ func changeProgram([]string) {
 	}())
 }
 
-// answer says who to every connection and datagram at addr.
-func answer(t *testing.T, n *netns.Namespace, who string, addrs ...string) {
+// answer says who to every connection and datagram at addr, as a user.
+func answer(t *testing.T, n *netns.Namespace, uid int, who string, addrs ...string) {
 	t.Helper()
 	for _, addr := range addrs {
 		var ln net.Listener
 		var packets net.PacketConn
 		var err, perr error
 		n.Do(func() {
-			ln, err = net.Listen("tcp", addr)
-			packets, perr = net.ListenPacket("udp", addr)
+			as(uid, func() int {
+				ln, err = net.Listen("tcp", addr)
+				packets, perr = net.ListenPacket("udp", addr)
+				return 0
+			})
 		})
 		if err := errors.Join(err, perr); err != nil {
 			t.Fatal(err)
@@ -229,11 +232,11 @@ func pod(t *testing.T, flags ...string) *netns.Pod {
 	if code != 0 || !strings.HasPrefix(out, "redirecting TCP to port 15001 and DNS to port 15053 for every user but 2000000123") {
 		t.Fatalf("apply ended with %d: %s", code, out)
 	}
-	answer(t, p.Namespace, "engine", "127.0.0.1:15001", "[::1]:15001")
-	answer(t, p.Namespace, "resolver", "127.0.0.1:15053", "[::1]:15053")
-	answer(t, p.Namespace, "engine's port", "[::]:15020", "127.0.0.1:15080")
-	answer(t, p.Namespace, "app", "[::]:8080")
-	answer(t, p.Cluster, "world", "[::]:7000", "[::]:443", "[::]:53")
+	answer(t, p.Namespace, engineUID, "engine", "127.0.0.1:15001", "[::1]:15001")
+	answer(t, p.Namespace, engineUID, "resolver", "127.0.0.1:15053", "[::1]:15053")
+	answer(t, p.Namespace, engineUID, "engine's port", "[::]:15020", "127.0.0.1:15080")
+	answer(t, p.Namespace, agentUID, "app", "[::]:8080")
+	answer(t, p.Cluster, 0, "world", "[::]:7000", "[::]:443", "[::]:53")
 	return p
 }
 

@@ -7,6 +7,10 @@
 //	loopback         free, but for the ports in Rules.Protected
 //	everything else  dropped: other UDP (QUIC), ICMP, SCTP, what has no name here
 //
+// What is for loopback leaves by no other interface, and what only looks like
+// an answer to somebody outside is none: only a connection whose first packet
+// came in by an interface is answered.
+//
 // exec applies it to a namespace of its own, where it holds for everything.
 // In a pod it holds for every user but the engine's own (Rules.Exempt).
 //
@@ -23,6 +27,6 @@
 // nothing here sends packets of its own but the reset for a protected port.
 //
 // Needed of the kernel: nf_tables with the inet family's NAT (Linux 5.2), the
-// redirect and, for Exempt and Protected, ct and reject expressions. They are
+// redirect and, for Exempt and Protected, ct (with marks) and reject expressions. They are
 // modules of every distribution's kernel and load when they are used.
 package redirect

@@ -33,7 +33,8 @@ type Rules struct {
 	// Exempt are the users whose traffic is let out as it is: the engine's own,
 	// where it shares the namespace. Whoever can become such a user is not held
 	// by these rules. With an exempt user, answers to connections that came in
-	// from outside pass too, and so does IPv6 neighbour discovery.
+	// from outside pass too, and so does IPv6 neighbour discovery: who can send
+	// to the namespace gets an answer of whoever listens in it.
 	Exempt []uint32
 
 	// Protected are ports of the engine that nobody but an exempt user may
@@ -73,7 +74,7 @@ type chain struct {
 // chains is the table's content.
 func (r *Rules) chains(t *nftables.Table) []chain {
 	accept, drop := nftables.ChainPolicyAccept, nftables.ChainPolicyDrop
-	return []chain{
+	all := []chain{
 		{&nftables.Chain{
 			Name: "divert", Table: t, Type: nftables.ChainTypeNAT,
 			Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest, Policy: &accept,
@@ -82,7 +83,34 @@ func (r *Rules) chains(t *nftables.Table) []chain {
 			Name: "confine", Table: t, Type: nftables.ChainTypeFilter,
 			Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter, Policy: &drop,
 		}, r.confine()},
+		{&nftables.Chain{
+			Name: "leave", Table: t, Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityFilter, Policy: &accept,
+		}, leave()},
 	}
+	if len(r.Exempt) == 0 {
+		return all
+	}
+	return append([]chain{{&nftables.Chain{
+		Name: "arrive", Table: t, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle, Policy: &accept,
+	}, [][]expr.Any{rule(notLoopback(expr.MetaKeyIIFNAME), state(expr.CtStateBitNEW), setMark(arrived))}}}, all...)
+}
+
+// arrived marks a connection whose first packet came in by an interface. That a
+// packet answers another is not enough to let it out: whoever binds a socket to
+// an address that is not this machine's (IPV6_FREEBIND) sends from there to
+// itself, and its answer would leave for that address.
+const arrived = 0xae6
+
+// leave sees where each packet goes at last. A socket that is bound to an
+// interface (SO_BINDTODEVICE) sends there what is for loopback, and what divert
+// has led there: to the next machine, which may take it for its own.
+func leave() (rules [][]expr.Any) {
+	for _, p := range (&Rules{}).free() {
+		rules = append(rules, rule(notLoopback(expr.MetaKeyOIFNAME), destination(p), verdict(expr.VerdictDrop)))
+	}
+	return rules
 }
 
 // divert sees the first packet of each connection, before confine does.
@@ -110,8 +138,8 @@ func (r *Rules) confine() (rules [][]expr.Any) {
 		// one pass in a flow that it has not seen the end of, for the server to say
 		// whether it begins anew.
 		rules = append(rules,
-			rule(reply(), verdict(expr.VerdictAccept)),
-			rule(protocol(unix.IPPROTO_TCP), noSYN(), established(), verdict(expr.VerdictAccept)))
+			rule(mark(arrived), reply(), verdict(expr.VerdictAccept)),
+			rule(protocol(unix.IPPROTO_TCP), noSYN(), state(expr.CtStateBitESTABLISHED), verdict(expr.VerdictAccept)))
 		for _, icmp := range []byte{133, 135, 136, 143} { // router and neighbour solicitation, advertisement, MLD (RFC 4861, 3810)
 			rules = append(rules, rule(protocol(unix.IPPROTO_ICMPV6), icmpType(icmp), verdict(expr.VerdictAccept)))
 		}
@@ -172,14 +200,32 @@ func noSYN() []expr.Any {
 	}
 }
 
-func established() []expr.Any {
-	states := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED)
+// state is one of a set of conntrack states.
+func state(set uint32) []expr.Any {
 	none := make([]byte, 4)
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: states, Xor: none},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(set), Xor: none},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: none},
 	}
+}
+
+func mark(n uint32) []expr.Any {
+	return []expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, equals(binaryutil.NativeEndian.PutUint32(n)...)}
+}
+
+func setMark(n uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: 1, Data: binaryutil.NativeEndian.PutUint32(n)},
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true},
+	}
+}
+
+// notLoopback is every interface but lo, by the name of key.
+func notLoopback(key expr.MetaKey) []expr.Any {
+	name := make([]byte, unix.IFNAMSIZ)
+	copy(name, "lo")
+	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: name}}
 }
 
 func destination(p netip.Prefix) []expr.Any {

@@ -45,8 +45,13 @@ func hook(c *nftables.Chain) string {
 		return "no hook"
 	}
 	at, policy := fmt.Sprintf("hook %d", *c.Hooknum), "accept"
-	if *c.Hooknum == *nftables.ChainHookOutput {
+	switch *c.Hooknum {
+	case *nftables.ChainHookOutput:
 		at = "hook output"
+	case *nftables.ChainHookPrerouting:
+		at = "hook prerouting"
+	case *nftables.ChainHookPostrouting:
+		at = "hook postrouting"
 	}
 	if *c.Policy == nftables.ChainPolicyDrop {
 		policy = "drop"
@@ -62,7 +67,14 @@ func text(exprs []expr.Any) string {
 	var held operand
 	for _, e := range exprs {
 		switch e := e.(type) {
-		case *expr.Meta, *expr.Ct, *expr.Payload:
+		case *expr.Ct:
+			// As google/nftables reads it back, what sets a value has no register.
+			if value := held.name; e.SourceRegister || e.Register == 0 {
+				words = append(words, load(e).name+" set "+value)
+			} else {
+				held = load(e)
+			}
+		case *expr.Meta, *expr.Payload:
 			held = load(e)
 		case *expr.Bitwise:
 			held.mask = e.Mask
@@ -71,8 +83,11 @@ func text(exprs []expr.Any) string {
 			}
 		case *expr.Immediate:
 			held = operand{name: hex.EncodeToString(e.Data)}
-			if len(e.Data) == 2 {
+			switch len(e.Data) {
+			case 2:
 				held.name = strconv.Itoa(int(binary.BigEndian.Uint16(e.Data)))
+			case 4:
+				held.name = fmt.Sprintf("%#x", binaryutil.NativeEndian.Uint32(e.Data))
 			}
 		case *expr.Cmp:
 			words = append(words, held.compare(e))
@@ -106,6 +121,8 @@ const (
 	protoOperand               // IPPROTO_…
 	addressOperand             // with a mask: a range
 	stateOperand               // a set of conntrack states
+	markOperand                // a number that is read in base 16
+	nameOperand                // an interface
 )
 
 func load(e expr.Any) operand {
@@ -118,6 +135,10 @@ func load(e expr.Any) operand {
 			return operand{name: "meta l4proto", kind: protoOperand}
 		case expr.MetaKeyNFPROTO:
 			return operand{name: "meta nfproto", kind: familyOperand}
+		case expr.MetaKeyIIFNAME:
+			return operand{name: "meta iifname", kind: nameOperand}
+		case expr.MetaKeyOIFNAME:
+			return operand{name: "meta oifname", kind: nameOperand}
 		default: // spelled out below
 		}
 	case *expr.Ct:
@@ -126,6 +147,8 @@ func load(e expr.Any) operand {
 			return operand{name: "ct state", kind: stateOperand}
 		case expr.CtKeyDIRECTION:
 			return operand{name: "ct direction", kind: bigOperand}
+		case expr.CtKeyMARK:
+			return operand{name: "ct mark", kind: markOperand}
 		default: // spelled out below
 		}
 	case *expr.Payload:
@@ -147,7 +170,11 @@ func load(e expr.Any) operand {
 
 func (o operand) compare(c *expr.Cmp) string {
 	op := ""
-	if c.Op != expr.CmpOpEq {
+	switch c.Op {
+	case expr.CmpOpEq:
+	case expr.CmpOpNeq:
+		op = "!= "
+	default:
 		op = fmt.Sprintf("op %d ", c.Op)
 	}
 	if o.kind == stateOperand && c.Op == expr.CmpOpNeq {
@@ -171,6 +198,10 @@ func (o operand) value(data []byte) string {
 	switch {
 	case o.kind == nativeOperand && len(data) == 4:
 		return strconv.FormatUint(uint64(binaryutil.NativeEndian.Uint32(data)), 10)
+	case o.kind == markOperand && len(data) == 4:
+		return fmt.Sprintf("%#x", binaryutil.NativeEndian.Uint32(data))
+	case o.kind == nameOperand:
+		return strconv.Quote(strings.TrimRight(string(data), "\x00"))
 	case o.kind == bigOperand && len(data) == 2:
 		return strconv.Itoa(int(binary.BigEndian.Uint16(data)))
 	case o.kind == bigOperand && len(data) == 1:
@@ -209,10 +240,14 @@ func prefixLength(m []byte) int {
 }
 
 func states(set uint32) string {
-	if set == expr.CtStateBitESTABLISHED {
+	switch set {
+	case expr.CtStateBitESTABLISHED:
 		return "established"
+	case expr.CtStateBitNEW:
+		return "new"
+	default:
+		return fmt.Sprintf("%#x", set)
 	}
-	return fmt.Sprintf("%#x", set)
 }
 
 func verdictWord(k expr.VerdictKind) string {

@@ -1,0 +1,111 @@
+//go:build netns
+
+package main
+
+import (
+	"errors"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/arpitcoder/aegrail-engine/internal/enginetest/netns"
+)
+
+// sockets are an agent's, in the pod's namespace.
+type sockets struct{ t *testing.T }
+
+func (s sockets) open(family, kind int) int {
+	s.t.Helper()
+	return as(agentUID, func() int {
+		fd, err := unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.t.Cleanup(func() { _ = unix.Close(fd) })
+		return fd
+	})
+}
+
+func (s sockets) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Error(err)
+	}
+}
+
+// nothingLeft fails if a packet has left before this, over IPv4 or IPv6.
+func nothingLeft(t *testing.T, p *netns.Pod, capture *netns.Capture) {
+	t.Helper()
+	// By IPv6 too and first: what waits for the neighbour's address goes before it.
+	for _, to := range []string{"[fd77::1]:7000", "10.77.0.1:7000"} {
+		want(t, run1(t, p, netns.Container{UID: engineUID}, "udp", to), to+": world")
+	}
+	for range 2 {
+		if left := capture.Until(t, "from "+strconv.Itoa(engineUID)); len(left) > 0 {
+			t.Errorf("left the pod: %q", left)
+		}
+	}
+}
+
+// A socket may have an address that is not this machine's, and send from there
+// to the pod itself. What answers it goes to whoever has the address.
+func TestE03NobodyAnswersForAnAddressThatIsElsewhere(t *testing.T) {
+	p := pod(t, "--free", "10.77.0.2,fd77::2")
+	capture := p.Capture(t)
+	elsewhere := &unix.SockaddrInet6{Port: 7000, Addr: [16]byte{0x20, 1, 0x0d, 0xb8, 15: 1}}
+	here := &unix.SockaddrInet6{Port: 9999, Addr: p.Pod6.As16()}
+	p.Do(func() {
+		s := sockets{t}
+		answers, asks := s.open(unix.AF_INET6, unix.SOCK_DGRAM), s.open(unix.AF_INET6, unix.SOCK_DGRAM)
+		s.must(unix.Bind(answers, here))
+		s.must(unix.SetsockoptInt(asks, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1))
+		s.must(unix.Bind(asks, elsewhere))
+		s.must(unix.Sendto(asks, []byte("a question from elsewhere"), 0, here))
+		if err := unix.Sendto(answers, []byte("an answer"), 0, elsewhere); !errors.Is(err, syscall.EPERM) {
+			t.Errorf("the answer: %v", err)
+		}
+		// The same by TCP: the second packet of the handshake would leave.
+		listens, dials := s.open(unix.AF_INET6, unix.SOCK_STREAM), s.open(unix.AF_INET6, unix.SOCK_STREAM)
+		s.must(unix.Bind(listens, here))
+		s.must(unix.Listen(listens, 1))
+		s.must(unix.SetsockoptInt(dials, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1))
+		s.must(unix.Bind(dials, elsewhere))
+		if err := unix.Connect(dials, here); !errors.Is(err, syscall.EINPROGRESS) {
+			t.Errorf("dialling: %v", err)
+		}
+	})
+	nothingLeft(t, p, capture)
+}
+
+// A socket that is bound to an interface sends there what is for loopback, and
+// what is redirected to it: a node may take that for its own.
+func TestE03NothingForLoopbackLeavesByAnInterface(t *testing.T) {
+	p := pod(t)
+	capture := p.Capture(t)
+	loop4, loop6 := [4]byte{127, 0, 0, 1}, [16]byte{15: 1}
+	p.Do(func() {
+		s := sockets{t}
+		for _, to := range []unix.Sockaddr{
+			&unix.SockaddrInet4{Port: 7000, Addr: loop4}, &unix.SockaddrInet4{Port: 53, Addr: loop4}, &unix.SockaddrInet4{Port: 53, Addr: [4]byte{192, 0, 2, 53}},
+			&unix.SockaddrInet4{Port: 443, Addr: [4]byte{192, 0, 2, 1}},
+			&unix.SockaddrInet6{Port: 7000, Addr: loop6}, &unix.SockaddrInet6{Port: 53, Addr: loop6}, &unix.SockaddrInet6{Port: 443, Addr: [16]byte{0x20, 1, 0x0d, 0xb8, 15: 1}},
+		} {
+			family := unix.AF_INET
+			if _, six := to.(*unix.SockaddrInet6); six {
+				family = unix.AF_INET6
+			}
+			messages, dials := s.open(family, unix.SOCK_DGRAM), s.open(family, unix.SOCK_STREAM)
+			s.must(unix.BindToDevice(messages, "eth0"))
+			s.must(unix.BindToDevice(dials, "eth0"))
+			if err := unix.Sendto(messages, []byte("for this machine"), 0, to); !errors.Is(err, syscall.EPERM) {
+				t.Errorf("a message to %+v: %v", to, err)
+			}
+			if err := unix.Connect(dials, to); err == nil {
+				t.Errorf("connected to %+v", to)
+			}
+		}
+	})
+	nothingLeft(t, p, capture)
+}
