@@ -40,7 +40,7 @@ func attackers() map[string]func() {
 //	attack WHAT [ARG…]
 func attackMain() {
 	attempts := map[string]func([]string){
-		"get": attackGet, "udp": attackUDP, "sockets": attackSockets, "dial": attackDial, "unix": attackUnix,
+		"get": attackGet, "multipath": multipathProgram, "udp": attackUDP, "sockets": attackSockets, "dial": attackDial, "unix": attackUnix,
 		"flush": attackFlush, "network": attackNetwork, "process": attackProcess, "status": attackStatus, "files": attackFiles, "nested": attackNested,
 		"orphan": attackOrphan, "fds": attackFDs, "calls": attackCalls, "mounts": attackMounts, "unmapped": attackUnmapped,
 	}

@@ -122,6 +122,12 @@ func TestE02DNSOverHTTPSIsJudged(t *testing.T) {
 	c.wantRecords("egress_denied decision transparent dns.google not_in_allowlist", "egress_denied decision transparent one.one.one.one not_in_allowlist")
 }
 
+func TestE01MultipathTCPIsJudgedToo(t *testing.T) {
+	c := newCage(t)
+	c.want(c.attack("multipath", "mp.denied.test", "192.0.2.1:443"), "192.0.2.1:443: remote error: tls: unrecognized name")
+	c.wantRecords("egress_denied decision transparent mp.denied.test not_in_allowlist")
+}
+
 // networkRefused is what attackNetwork must say.
 func networkRefused(flush string) []string {
 	core := "EACCES"

@@ -72,6 +72,9 @@ func listen(flag, addr string) (net.Listener, error) {
 
 func listenTCP(addr string) (net.Listener, netip.AddrPort, error) {
 	var lc net.ListenConfig
+	// The kernel does not say where a connection of Multipath TCP was redirected
+	// from. Without it a client that offers it goes on by TCP.
+	lc.SetMultipathTCP(false)
 	ln, err := lc.Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, netip.AddrPort{}, err

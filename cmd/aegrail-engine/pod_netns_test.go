@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/arpitcoder/aegrail-engine/internal/doctor"
 	"github.com/arpitcoder/aegrail-engine/internal/enginetest/netns"
@@ -37,7 +39,8 @@ func podPrograms() map[string]func([]string) {
 			os.Args = append([]string{"aegrail-engine"}, args...)
 			main()
 		},
-		"get": attackGet,
+		"get":       attackGet,
+		"multipath": multipathProgram,
 	}
 }
 
@@ -233,6 +236,34 @@ func TestPodE01WhatIsDialledIsJudgedByName(t *testing.T) {
 		if got := recordsOf(t, s.log); !slices.Contains(got, "egress_denied decision transparent "+host+" not_in_allowlist") {
 			t.Errorf("no record of %s in\n%s", host, strings.Join(got, "\n"))
 		}
+	}
+}
+
+// multipathProgram: HOST ADDR…: a TLS handshake over Multipath TCP.
+func multipathProgram(args []string) {
+	d := net.Dialer{Timeout: patience}
+	d.SetMultipathTCP(true)
+	for _, to := range args[1:] {
+		conn, err := d.Dial("tcp", to)
+		if err != nil {
+			say(to, err)
+			continue
+		}
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		fmt.Printf("%s: %v\n", to, tls.Client(conn, &tls.Config{ServerName: args[0]}).Handshake())
+		conn.Close()
+	}
+}
+
+func TestPodE01MultipathTCPIsJudgedToo(t *testing.T) {
+	rules := podRules()
+	s := newSidecar(t, &rules)
+	out, _ := s.Run(t, s.agent(netns.Container{UID: 1000}), "multipath", "mp.denied.test", "192.0.2.1:443", "[2001:db8::1]:443")
+	if out != "192.0.2.1:443: remote error: tls: unrecognized name\n[2001:db8::1]:443: remote error: tls: unrecognized name\n" {
+		t.Error(out)
+	}
+	if got := recordsOf(t, s.log); !slices.Contains(got, "egress_denied decision transparent mp.denied.test not_in_allowlist") {
+		t.Errorf("no record in\n%s", strings.Join(got, "\n"))
 	}
 }
 

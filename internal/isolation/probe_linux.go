@@ -40,12 +40,11 @@ func openSockets() (*sockets, error) {
 // open opens the ports of one address. Nothing is taken of an address where
 // one of them fails.
 func (s *sockets) open(addr netip.Addr) error {
-	at := func(port uint16) *net.TCPAddr { return net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, port)) }
-	transparent, err := net.ListenTCP("tcp", at(transparentPort))
+	transparent, err := listenTCP(addr, transparentPort)
 	if err != nil {
 		return err
 	}
-	stream, err := net.ListenTCP("tcp", at(dnsPort))
+	stream, err := listenTCP(addr, dnsPort)
 	if err != nil {
 		return errors.Join(err, transparent.Close())
 	}
@@ -54,7 +53,7 @@ func (s *sockets) open(addr netip.Addr) error {
 		return errors.Join(err, transparent.Close(), stream.Close())
 	}
 	if addr.Is4() {
-		forward, err := net.ListenTCP("tcp", at(forwardPort))
+		forward, err := listenTCP(addr, forwardPort)
 		if err != nil {
 			return err
 		}
@@ -64,6 +63,22 @@ func (s *sockets) open(addr netip.Addr) error {
 	s.kinds = append(s.kinds, transparentSocket, streamSocket, packetSocket)
 	s.all = append(s.all, transparent, stream, packet)
 	return nil
+}
+
+// listenTCP is without Multipath TCP: the kernel does not say where such a
+// connection was redirected from. A client that offers it goes on by TCP.
+func listenTCP(addr netip.Addr, port uint16) (*net.TCPListener, error) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(context.Background(), "tcp", netip.AddrPortFrom(addr, port).String())
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := ln.(*net.TCPListener)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("listening on %s: it is no TCP", ln.Addr()), ln.Close())
+	}
+	return tcp, nil
 }
 
 // handOver gives the sockets to the engine. They are blocking from then on:
