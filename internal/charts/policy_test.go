@@ -122,6 +122,22 @@ policies:
 	contains(t, policy, "maxRequests: 12345678", "requestBytes: 1048576")
 }
 
+// TestWhatTheSchemaCannotSeeTheCheckSays: the Job's command fails on it and
+// names policy, rule and field, which helm prints.
+func TestWhatTheSchemaCannotSeeTheCheckSays(t *testing.T) {
+	for set, want := range map[string]string{
+		"policy.rules[0].when=request.bdy":                               "spec.rules[0].when", // no such field
+		"policy.rules[0].tls=passthrough,policy.rules[0].methods[0]=GET": "spec.rules[0].methods",
+		"policy.rules[0].headers.set.Host=b.example":                     "spec.rules[0].headers.set.Host",
+		"policy.rules[0].paths[0]=/a//b":                                 "spec.rules[0].paths[0]",
+	} {
+		policy := policies(mustRender(t, "--set", "policy.rules[0].hosts[0]=a.example,"+set))[namespace+"/aegrail-policy-check"]
+		if _, err := check(t, policy); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s named", set, err, want)
+		}
+	}
+}
+
 // TestASidecarSeesItsOwnPoliciesOnly is for plain mode, where the file is
 // mounted beside the agent.
 func TestASidecarSeesItsOwnPoliciesOnly(t *testing.T) {
