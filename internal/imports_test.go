@@ -72,8 +72,9 @@ const (
 	kubeClient  = "k8s.io/client-go"
 	kubeRuntime = "sigs.k8s.io/controller-runtime" // the way controllers are written
 	certManager = "github.com/cert-manager/cert-manager"
-	podSecurity = "k8s.io/pod-security-admission" // what the API server judges pods by
-	kubeYAML    = "sigs.k8s.io/yaml"              // Kubernetes objects as YAML, in tests
+	podSecurity = "k8s.io/pod-security-admission"  // what the API server judges pods by
+	kubeYAML    = "sigs.k8s.io/yaml"               // Kubernetes objects as YAML, in tests
+	applyPatch  = "gopkg.in/evanphx/json-patch.v4" // how the API server applies it, in tests
 	policyTypes = "api/policy/v1alpha1"
 	engineAPI   = "api/engine/v1"
 
@@ -131,12 +132,16 @@ func rows() map[string]row {
 			ours:    []string{"internal/policy", "internal/identity", "internal/link", policyTypes, "certs"},
 			modules: []string{kubeAPI, kubeMachine, kubeClient, kubeRuntime, certManager}, tests: []string{"internal/canon"}, control: true,
 		},
+		"internal/admission": {
+			ours: []string{"internal/inject", "internal/policy", policyTypes}, modules: []string{kubeAPI, kubeMachine, kubeRuntime},
+			tests: []string{kubeYAML, applyPatch, celGo, "k8s.io/client-go"}, control: true,
+		},
 
 		// For tests and demonstration only.
 		"internal":            {},
 		"internal/enginetest": {ours: []string{anyOurs}},
 		harnessNetns:          {modules: []string{nftables, xSys}},
-		"fuzz":                {tests: []string{anyOurs, miekgDNS, http2}},
+		"fuzz":                {tests: []string{anyOurs, kubeAPI, kubeMachine, applyPatch, miekgDNS, http2}},
 		"deploy/demo":         {ours: []string{anyOurs}},
 	}
 }

@@ -80,17 +80,17 @@ func names[T any](list []T, name func(T) string) []string {
 // ours compares our containers and volumes, whole.
 func (r *Refusals) ours(have, want *corev1.Pod) {
 	for i, c := range want.Spec.InitContainers {
-		if ours(c.Name) && !same(have.Spec.InitContainers[i], c) {
+		if Ours(c.Name) && !same(have.Spec.InitContainers[i], c) {
 			r.add(field.NewPath("spec", "initContainers").Key(c.Name), "is not as it was injected", laterFix)
 		}
 	}
 	for _, v := range want.Spec.Volumes {
-		if ourVolume(v.Name) && !slices.ContainsFunc(have.Spec.Volumes, func(h corev1.Volume) bool { return equality.Semantic.DeepEqual(h, v) }) {
+		if OurVolume(v.Name) && !slices.ContainsFunc(have.Spec.Volumes, func(h corev1.Volume) bool { return equality.Semantic.DeepEqual(h, v) }) {
 			r.add(field.NewPath("spec", "volumes").Key(v.Name), "is not as it was injected", laterFix)
 		}
 	}
 	for _, v := range have.Spec.Volumes {
-		if ourVolume(v.Name) && !slices.ContainsFunc(want.Spec.Volumes, func(w corev1.Volume) bool { return w.Name == v.Name }) {
+		if OurVolume(v.Name) && !slices.ContainsFunc(want.Spec.Volumes, func(w corev1.Volume) bool { return w.Name == v.Name }) {
 			r.add(field.NewPath("spec", "volumes").Key(v.Name), "is none of this engine's volumes", laterFix)
 		}
 	}

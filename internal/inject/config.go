@@ -87,8 +87,8 @@ func DrawUID() (uint32, error) {
 	return FirstUID + uint32(n.Uint64()), nil
 }
 
-// check refuses what would make pods that do not hold or do not start. It is not about the pod: who reads it is the operator.
-func (c *Config) check() error {
+// Validate refuses what would make pods that do not hold or do not start. It is not about the pod: who reads it is the operator.
+func (c *Config) Validate() error {
 	switch {
 	case c.Image == "":
 		return fmt.Errorf("injection: no image of the engine")

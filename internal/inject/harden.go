@@ -78,12 +78,15 @@ func environment(env []corev1.EnvVar, e Enforcement) ([]corev1.EnvVar, error) {
 	}
 	env = slices.Clone(env)
 	for i, v := range slices.Backward(env) {
-		if v.Name == javaOptions && v.ValueFrom != nil {
+		if v.Name != javaOptions {
+			continue
+		}
+		if v.ValueFrom != nil {
 			// Kubelet expands a variable that comes before. One that may be missing is refused: it would stay as it is written.
 			env[i].Name = usersJava
 			env = append(env, corev1.EnvVar{Name: javaOptions, Value: "$(" + usersJava + ")"})
-			break
 		}
+		break // of several the last counts
 	}
 	base := make([]string, 0, len(env))
 	for _, v := range env {

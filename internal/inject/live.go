@@ -34,7 +34,7 @@ func CheckLive(pod *corev1.Pod) error {
 			}
 		case c.Name == ContainerInit && engine:
 			r.add(at, "it runs after the engine", fix)
-		case !ours(c.Name) && !engine:
+		case !Ours(c.Name) && !engine:
 			r.add(at, "it runs before the engine", fix)
 		}
 	}

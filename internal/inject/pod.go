@@ -11,7 +11,7 @@ import (
 // not modified. What Pod returned may be given to it again and comes back the same but for the engine's user, which is drawn
 // anew each time: a pod cannot bring its own.
 func Pod(pod *corev1.Pod, c Config) (*corev1.Pod, error) {
-	if err := c.check(); err != nil {
+	if err := c.Validate(); err != nil {
 		return nil, err
 	}
 	uid, err := c.draw()
@@ -24,8 +24,8 @@ func Pod(pod *corev1.Pod, c Config) (*corev1.Pod, error) {
 	out := pod.DeepCopy()
 	spec := &out.Spec
 
-	spec.InitContainers = slices.DeleteFunc(spec.InitContainers, func(have corev1.Container) bool { return ours(have.Name) })
-	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(have corev1.Volume) bool { return ourVolume(have.Name) })
+	spec.InitContainers = slices.DeleteFunc(spec.InitContainers, func(have corev1.Container) bool { return Ours(have.Name) })
+	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(have corev1.Volume) bool { return OurVolume(have.Name) })
 	if err := harden(spec, &c); err != nil {
 		return nil, err
 	}
@@ -59,14 +59,16 @@ func Marked(pod *corev1.Pod) bool {
 	return is
 }
 
-func ours(container string) bool { return container == ContainerInit || container == ContainerEngine }
+// Ours reports that a container of that name is added here.
+func Ours(container string) bool { return container == ContainerInit || container == ContainerEngine }
 
-func ourVolume(name string) bool { return name == VolumeCA || slices.Contains(engineOnly(), name) }
+// OurVolume reports that a volume of that name is added here.
+func OurVolume(name string) bool { return name == VolumeCA || slices.Contains(engineOnly(), name) }
 
 // each calls do for every container of spec that is not ours, with its place. do may change the container.
 func each(spec *corev1.PodSpec, do func(at *field.Path, have *corev1.Container)) {
 	for i := range spec.InitContainers {
-		if have := &spec.InitContainers[i]; !ours(have.Name) {
+		if have := &spec.InitContainers[i]; !Ours(have.Name) {
 			do(field.NewPath("spec", "initContainers").Key(have.Name), have)
 		}
 	}

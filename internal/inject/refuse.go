@@ -94,7 +94,7 @@ func (r *Refusals) user(at *field.Path, id *int64) {
 func (r *Refusals) volumes(pod *corev1.Pod, c *Config) {
 	for _, v := range pod.Spec.Volumes {
 		at := field.NewPath("spec", "volumes").Key(v.Name)
-		if ourVolume(v.Name) {
+		if OurVolume(v.Name) {
 			if !Marked(pod) {
 				r.add(at, "the name is the engine's", "choose another name")
 			}
@@ -160,7 +160,7 @@ func (r *Refusals) names(pod *corev1.Pod, c *Config) {
 		}
 		at := field.NewPath("spec", "initContainers").Key(have.Name)
 		switch {
-		case !ours(have.Name):
+		case !Ours(have.Name):
 		case !Marked(pod):
 			r.add(at, "the name is the engine's", fix)
 		case have.Image != image:
@@ -168,7 +168,7 @@ func (r *Refusals) names(pod *corev1.Pod, c *Config) {
 		}
 	}
 	for _, have := range pod.Spec.Containers {
-		if ours(have.Name) {
+		if Ours(have.Name) {
 			r.add(field.NewPath("spec", "containers").Key(have.Name), "the name is the engine's", fix)
 		}
 	}

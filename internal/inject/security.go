@@ -51,10 +51,10 @@ func capabilityFix(name corev1.Capability) string {
 func (r *Refusals) ephemerals(spec *corev1.PodSpec) {
 	for _, e := range spec.EphemeralContainers {
 		at := field.NewPath("spec", "ephemeralContainers").Key(e.Name)
-		if ours(e.TargetContainerName) {
+		if Ours(e.TargetContainerName) {
 			r.add(at.Child("targetContainerName"), "a container that joins the engine's processes can read what they hold", "name another container (kubectl debug: --target)")
 		}
-		if ours(e.Name) {
+		if Ours(e.Name) {
 			r.add(at, "the name is the engine's", "choose another name")
 		}
 	}
@@ -88,8 +88,8 @@ func (r *Refusals) baseline(pod *corev1.Pod) {
 		return
 	}
 	meta, spec := pod.ObjectMeta, pod.Spec
-	spec.InitContainers = slices.DeleteFunc(slices.Clone(spec.InitContainers), func(c corev1.Container) bool { return ours(c.Name) })
-	spec.Volumes = slices.DeleteFunc(slices.Clone(spec.Volumes), func(v corev1.Volume) bool { return ourVolume(v.Name) })
+	spec.InitContainers = slices.DeleteFunc(slices.Clone(spec.InitContainers), func(c corev1.Container) bool { return Ours(c.Name) })
+	spec.Volumes = slices.DeleteFunc(slices.Clone(spec.Volumes), func(v corev1.Volume) bool { return OurVolume(v.Name) })
 	level := api.LevelVersion{Level: api.LevelBaseline, Version: api.LatestVersion()}
 	result := policy.AggregateCheckResults(evaluator.EvaluatePod(level, &meta, &spec))
 	if !result.Allowed {

@@ -29,7 +29,7 @@ func CheckUpdate(before, after *corev1.Pod) error {
 			i := slices.IndexFunc(was, func(c corev1.Container) bool { return c.Name == is.Name })
 			switch {
 			case i < 0 || was[i].Image == is.Image:
-			case ours(is.Name):
+			case Ours(is.Name):
 				r.add(at.Key(is.Name).Child("image"), "the engine's image stays as it was when the pod was made", "make a new pod")
 			default:
 				r.anonymous(at.Key(is.Name), &is, &after.Spec)
