@@ -75,6 +75,7 @@ const (
 	podSecurity = "k8s.io/pod-security-admission"  // what the API server judges pods by
 	kubeYAML    = "sigs.k8s.io/yaml"               // Kubernetes objects as YAML, in tests
 	applyPatch  = "gopkg.in/evanphx/json-patch.v4" // how the API server applies it, in tests
+	logr        = "github.com/go-logr/logr"        // what controller-runtime logs to: slog's handler, wrapped
 	policyTypes = "api/policy/v1alpha1"
 	engineAPI   = "api/engine/v1"
 
@@ -126,6 +127,10 @@ func rows() map[string]row {
 		},
 
 		// aegrail-control's: what knows Kubernetes.
+		"cmd/aegrail-control": {
+			ours:    []string{"internal/admission", "internal/inject", "internal/link", "internal/namespaces", "internal/podca", "internal/policy", "internal/watch", policyTypes},
+			modules: []string{cobra, pflag, prometheus, kubeAPI, kubeMachine, kubeClient, kubeRuntime, kubeYAML, certManager, logr}, control: true,
+		},
 		"internal/inject":     {ours: []string{"internal/trustenv"}, modules: []string{kubeAPI, kubeMachine, podSecurity}, tests: []string{kubeYAML}, control: true},
 		"internal/namespaces": {ours: []string{"internal/inject", "certs"}, modules: []string{kubeAPI, kubeMachine, kubeClient, kubeRuntime, certManager}, tests: []string{pkcs12}, control: true},
 		"internal/podca": {

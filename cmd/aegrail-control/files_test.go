@@ -1,0 +1,201 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/link"
+)
+
+const (
+	policyOne = "apiVersion: aegrail.io/v1alpha1\nkind: AgentPolicy\nmetadata: {name: bots}\nspec:\n" +
+		"  agents: {namespaces: [support]}\n  allowlist: [api.openai.com]\n"
+	policyTwo = policyOne + "  rules:\n    - {name: more, hosts: [pypi.org], methods: [GET], paths: [/simple/**]}\n"
+)
+
+// write replaces a file as an editor does.
+func write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name+".new", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(name+".new", name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestABrokenPolicyKeepsTheLastGoodOne reads a policy that changes for the
+// worse and for the better, and what /readyz, metrics and engines are told.
+func TestABrokenPolicyKeepsTheLastGoodOne(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "policy.yaml")
+	c := &control{
+		settings: settings{options: options{policy: name}}, logger: slog.New(slog.DiscardHandler), counters: newCounters(), health: newHealth(),
+		policyFile: &policyFile{name: name},
+	}
+	pod := link.Pod{Namespace: "support", ServiceAccount: "bot", Name: "bot-1", UID: "u", CAGeneration: 1}
+	if _, _, err := c.policies.For(pod); err == nil {
+		t.Fatal("there is a policy before one was read")
+	}
+	load := func() (changed bool, err error) {
+		changed, err = c.loadPolicy()
+		c.reloaded(itemPolicy, changed, err)
+		return changed, err
+	}
+	revision := func() string {
+		t.Helper()
+		p, _, err := c.policies.For(pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Revision
+	}
+	write(t, name, policyOne)
+	if changed, err := load(); err != nil || !changed {
+		t.Fatalf("the first policy: %t, %v", changed, err)
+	}
+	first := revision()
+	if changed, err := load(); err != nil || changed {
+		t.Errorf("the same policy again: %t, %v", changed, err)
+	}
+	for what, text := range map[string]string{"a typing error": strings.Replace(policyTwo, "methods", "metods", 1), "no YAML": "{", "a condition": strings.Replace(policyTwo, "methods: [GET]", "methods: [GET], when: 'nobody.knows'", 1)} {
+		write(t, name, text)
+		if changed, err := load(); err == nil || changed {
+			t.Errorf("%s was taken", what)
+		}
+		if revision() != first {
+			t.Errorf("%s: the last good policy is gone", what)
+		}
+		if status, body := get(c.health.handler(), "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "policy: ") {
+			t.Errorf("%s: /readyz %d %q", what, status, body)
+		}
+		if _, body := get(c.counters.handler(), "/metrics"); !strings.Contains(body, "aegrail_control_policy_stale 1") {
+			t.Errorf("%s: the metric says nothing", what)
+		}
+	}
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := load(); err == nil {
+		t.Error("a file that is gone was taken")
+	}
+	write(t, name, policyOne) // as it was before
+	if _, err := load(); err != nil || revision() != first {
+		t.Errorf("the first policy once more: %v", err)
+	}
+	if status, body := get(c.health.handler(), "/readyz"); status != http.StatusOK {
+		t.Errorf("/readyz %d %q after the policy is right again", status, body)
+	}
+	write(t, name, policyTwo)
+	if changed, err := load(); err != nil || !changed || revision() == first {
+		t.Errorf("a second policy: %t, %v", changed, err)
+	}
+	if _, body := get(c.counters.handler(), "/metrics"); !strings.Contains(body, "aegrail_control_policy_stale 0") {
+		t.Error("the metric says that the policy is stale")
+	}
+}
+
+func get(h http.Handler, path string) (int, string) {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	body, _ := io.ReadAll(w.Body)
+	return w.Code, string(body)
+}
+
+// TestACertificateThatDoesNotFitIsNotPresented swaps a Secret's files for ones
+// that do not belong together.
+func TestACertificateThatDoesNotFitIsNotPresented(t *testing.T) {
+	dir := t.TempDir()
+	s := &serving{dir: dir}
+	if _, err := s.certificate(nil); err == nil || authority(s) != "" {
+		t.Error("a certificate was presented before one was loaded")
+	}
+	now := time.Now()
+	if _, err := s.load(now); err == nil {
+		t.Error("an empty directory loaded")
+	}
+	first, second := selfSigned(t, now), selfSigned(t, now)
+	put := func(cert, key, ca string) {
+		write(t, filepath.Join(dir, "tls.crt"), cert)
+		write(t, filepath.Join(dir, "tls.key"), key)
+		write(t, filepath.Join(dir, "ca.crt"), ca)
+	}
+	put(first.cert, first.key, first.cert)
+	if changed, err := s.load(now); err != nil || !changed {
+		t.Fatalf("the first certificate: %t, %v", changed, err)
+	}
+	if changed, err := s.load(now); err != nil || changed {
+		t.Errorf("the same again: %t, %v", changed, err)
+	}
+	for what, files := range map[string][3]string{
+		"another's key": {first.cert, second.key, first.cert},
+		"another's CA":  {first.cert, first.key, second.cert},
+		"no CA":         {first.cert, first.key, "none"},
+		"no key":        {second.cert, "", second.cert},
+	} {
+		put(files[0], files[1], files[2])
+		if changed, err := s.load(now); err == nil || changed {
+			t.Errorf("%s was taken", what)
+		}
+		if authority(s) != first.cert {
+			t.Errorf("%s: the last good certificate is gone", what)
+		}
+	}
+	put(second.cert, second.key, second.cert)
+	if changed, err := s.load(now); err != nil || !changed || authority(s) != second.cert {
+		t.Errorf("the renewed certificate: %t, %v", changed, err)
+	}
+	put(first.cert, first.key, first.cert)
+	if _, err := s.load(now.Add(48 * time.Hour)); err == nil {
+		t.Error("an expired certificate was taken")
+	}
+}
+
+// authority is what engines would verify with, or nothing.
+func authority(s *serving) string {
+	ca, err := s.ca()
+	if err != nil {
+		return ""
+	}
+	return string(ca)
+}
+
+type pair struct{ cert, key string }
+
+func selfSigned(t *testing.T, now time.Time) pair {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "aegrail-control"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+		DNSNames: []string{"aegrail-control.aegrail-system.svc"}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair{
+		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})),
+	}
+}
