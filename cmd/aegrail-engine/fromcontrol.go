@@ -29,25 +29,37 @@ type fromControl struct {
 	before               identity.Principal // whose connections are before control has said
 	logger               *slog.Logger
 
-	who     atomic.Pointer[identity.Principal]
-	trusted []*x509.Certificate // as clients read their trust: once, at the start
+	gateway bool // for every pod of a namespace
+
+	who    atomic.Pointer[identity.Principal]
+	client *link.Client
 }
 
 func (f *fromControl) first() (compiled, *certs.Authority, error) {
 	if _, err := f.roots(); err != nil {
 		return compiled{}, nil, badInput(err)
 	}
-	if f.trustFile == "" {
-		return compiled{}, nil, nil
-	}
-	data, err := readFile("bundle that the pod's clients trust", f.trustFile)
-	if err == nil {
-		f.trusted, err = certificates(data)
-	}
+	trusted, err := f.trusted()
 	if err != nil {
 		return compiled{}, nil, badInput(fmt.Errorf("--control-trust %s: %w", f.trustFile, err))
 	}
-	return compiled{}, nil, nil
+	f.client, err = link.NewClient(link.ClientOptions{
+		Address: f.address, Roots: f.roots, Token: f.token, Trusted: trusted, Version: readBuild().version, Logger: f.logger,
+	})
+	return compiled{}, nil, badInput(err)
+}
+
+// trusted are the roots that the pod's clients trust, as they read them: once,
+// at the start. Nil: not known.
+func (f *fromControl) trusted() ([]*x509.Certificate, error) {
+	if f.trustFile == "" {
+		return nil, nil
+	}
+	data, err := readFile("bundle that the pod's clients trust", f.trustFile)
+	if err != nil {
+		return nil, err
+	}
+	return certificates(data)
 }
 
 func (f *fromControl) agent() identity.Principal {
@@ -60,14 +72,7 @@ func (f *fromControl) agent() identity.Principal {
 func (f *fromControl) facts() map[string]string { return map[string]string{"control": f.address} }
 
 func (f *fromControl) follow(ctx context.Context, e *engine, told func(string, bool, error)) {
-	client, err := link.NewClient(&linked{from: f, engine: e, told: told}, link.ClientOptions{
-		Address: f.address, Roots: f.roots, Token: f.token, Trusted: f.trusted, Version: readBuild().version, Logger: f.logger,
-	})
-	if err != nil {
-		told("control", false, err)
-		return
-	}
-	client.Run(ctx)
+	f.client.Run(ctx, &linked{from: f, engine: e, told: told})
 }
 
 // roots is what control's certificate is verified by. Nothing else is, and

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -60,13 +61,13 @@ type ClientOptions struct {
 	Version  string                         // of the engine, for control's log
 	Logger   *slog.Logger                   // nil: none
 	Patience time.Duration                  // how long a policy waits for the authority that its new hosts need; 30 s
+	Gateway  bool                           // the policy is of a whole namespace, and callers are asked about
 	Away     time.Duration                  // how long control may be away before that is reported; 1 min
 }
 
 // Client is the engine's end of the link.
 type Client struct {
 	options ClientOptions
-	engine  Engine
 	conn    *grpc.ClientConn
 	rpc     enginev1.LinkClient
 	first   time.Duration // until a stream's first update
@@ -83,13 +84,13 @@ const (
 )
 
 // NewClient makes a Client, which connects when it is run.
-func NewClient(engine Engine, o ClientOptions) (*Client, error) {
+func NewClient(o ClientOptions) (*Client, error) {
 	host, port, err := net.SplitHostPort(o.Address)
 	switch {
 	case err != nil || host == "" || port == "":
 		return nil, fmt.Errorf("control's address %q: want host:port, like aegrail-control.aegrail-system.svc:8443", o.Address)
-	case engine == nil || o.Roots == nil || o.Token == nil:
-		return nil, errors.New("link: an engine, roots and a token are needed")
+	case o.Roots == nil || o.Token == nil:
+		return nil, errors.New("link: roots and a token are needed")
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -113,13 +114,13 @@ func NewClient(engine Engine, o ClientOptions) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control's address %q: %w", o.Address, err)
 	}
-	return &Client{options: o, engine: engine, conn: conn, rpc: enginev1.NewLinkClient(conn), first: firstUpdate}, nil
+	return &Client{options: o, conn: conn, rpc: enginev1.NewLinkClient(conn), first: firstUpdate}, nil
 }
 
-// Run keeps the engine up to date until ctx ends. A Client runs once.
-func (c *Client) Run(ctx context.Context) {
+// Run keeps engine up to date until ctx ends. A Client runs once.
+func (c *Client) Run(ctx context.Context, engine Engine) {
 	defer func() { _ = c.conn.Close() }()
-	k := newKeeper(c.engine, c.options, c.sign)
+	k := newKeeper(engine, c.options, c.sign)
 	var wg sync.WaitGroup
 	wg.Go(func() { c.follow(ctx, k) })
 	k.run(ctx)
@@ -171,11 +172,33 @@ func (c *Client) stream(ctx context.Context, k *keeper) (got bool, err error) {
 	return got, heard(err)
 }
 
+// Review says whose a connection is that comes with token, or where that is ""
+// from addr. It is for gateways; control refuses it to others.
+func (c *Client) Review(ctx context.Context, token string, addr netip.Addr) (Pod, error) {
+	req := &enginev1.ReviewRequest{Token: token}
+	if token == "" {
+		req.Address = addr.Unmap().String()
+	}
+	resp, err := c.rpc.Review(ctx, req)
+	if err != nil {
+		return Pod{}, heard(err)
+	}
+	pod := podOf(resp.GetPrincipal())
+	if pod.Namespace == "" || pod.ServiceAccount == "" {
+		return Pod{}, errors.New("control does not say whose the connection is")
+	}
+	return pod, nil
+}
+
+func podOf(who *enginev1.Principal) Pod {
+	return Pod{Namespace: who.GetNamespace(), ServiceAccount: who.GetServiceAccount(), Name: who.GetPod(), Claimed: who.GetClaimed()}
+}
+
 // received is an update as it came off the wire.
 func received(m *enginev1.PolicyUpdate) *Update {
-	who, t := m.GetPrincipal(), m.GetTemplate()
+	t := m.GetTemplate()
 	return &Update{
-		Pod: Pod{Namespace: who.GetNamespace(), ServiceAccount: who.GetServiceAccount(), Name: who.GetPod(), Claimed: who.GetClaimed()},
+		Pod: podOf(m.GetPrincipal()),
 		Policy: Policy{YAML: m.GetPolicyYaml(), Revision: m.GetRevision(), Template: Template{
 			RawSubject: t.GetRawSubject(), NameConstraints: t.GetNameConstraints(), Unconstrained: t.GetUnconstrained(),
 		}},
@@ -183,10 +206,12 @@ func received(m *enginev1.PolicyUpdate) *Update {
 }
 
 // check says why an update cannot be what control means.
-func (u *Update) check() error {
+func (u *Update) check(gateway bool) error {
 	switch {
-	case u.Pod.Namespace == "" || u.Pod.ServiceAccount == "":
+	case u.Pod.Namespace == "" || u.Pod.ServiceAccount == "" && !gateway:
 		return errors.New("control does not say whose pod this is")
+	case u.Pod.ServiceAccount != "" && gateway:
+		return errors.New("control takes this gateway for a pod of one agent")
 	case u.Revision == "" || len(u.Revision) > maxRevision || strings.ContainsFunc(u.Revision, unprintable):
 		return fmt.Errorf("control names the policy by a revision of %d bytes, want 1 to %d that can be printed", len(u.Revision), maxRevision)
 	case u.Template.Unconstrained && len(u.Template.NameConstraints) > 0:

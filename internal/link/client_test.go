@@ -26,7 +26,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // pod is an engine that runs a Client.
 type pod struct {
 	*engine
-	stop func()
+	client *Client
+	stop   func()
 
 	mu    sync.Mutex
 	token string // guarded by mu
@@ -55,10 +56,11 @@ func runs(t *testing.T, s *served, edit func(*ClientOptions), more ...func(*Clie
 	if edit != nil {
 		edit(&o)
 	}
-	c, err := NewClient(p.engine, o)
+	c, err := NewClient(o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.client = c
 	for _, edit := range more {
 		edit(c)
 	}
@@ -66,7 +68,7 @@ func runs(t *testing.T, s *served, edit func(*ClientOptions), more ...func(*Clie
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.Run(ctx)
+		c.Run(ctx, p.engine)
 	}()
 	p.stop = func() {
 		cancel()
@@ -351,11 +353,8 @@ func TestAClientIsNotMadeWithoutItsParts(t *testing.T) {
 		"no roots":   {Address: "control:8443", Token: token},
 		"no token":   {Address: "control:8443", Roots: roots},
 	} {
-		if _, err := NewClient(newEngine(), o); err == nil {
+		if _, err := NewClient(o); err == nil {
 			t.Errorf("%s: it is made", what)
 		}
-	}
-	if _, err := NewClient(nil, ClientOptions{Address: "control:8443", Roots: roots, Token: token}); err == nil {
-		t.Error("no engine: it is made")
 	}
 }

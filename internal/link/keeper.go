@@ -163,7 +163,7 @@ func (k *keeper) take(u Update) {
 		k.engine.Report(PartPolicy, false, nil) // what was broken in between is gone
 		return
 	}
-	err := u.check()
+	err := u.check(k.options.Gateway)
 	var live func()
 	if err == nil {
 		live, err = k.engine.Compile(u)

@@ -13,11 +13,13 @@
 // caller says selects a pod, a policy or a name.
 //
 // Nothing here is in the way of a request: an engine serves with what it has
-// while control is away, slow or wrong.
+// while control is away, slow or wrong. A gateway alone asks whose a connection
+// is as it begins.
 package link
 
 import (
 	"context"
+	"net/netip"
 	"time"
 )
 
@@ -27,6 +29,10 @@ type Pod struct {
 
 	Claimed      string // the label aegrail.io/identity: recorded, selects nothing
 	CAGeneration int    // of the namespace's root that the pod trusts
+
+	// Gateway: the caller is an engine for every pod of Namespace. Its policy is
+	// that namespace's, and it may ask whose a connection is.
+	Gateway bool
 }
 
 // Policy is what is in force for a pod.
@@ -70,4 +76,21 @@ type Backend interface {
 	// Sign has csrDER signed for pod. The server has checked that the request is
 	// exactly the template of what Policy returned with revision a moment ago.
 	Sign(ctx context.Context, pod Pod, csrDER []byte, revision string) (Intermediate, error)
+}
+
+// Reviewer is a Backend that serves gateways as well. Without it a gateway is
+// told of no caller.
+type Reviewer interface {
+	// Review says whose the caller of a gateway is. A caller that is not known is
+	// a *Refusal of kind Denied; one of another namespace than the gateway's is
+	// refused by the server. It is called concurrently and must return when ctx
+	// ends.
+	Review(ctx context.Context, gateway Pod, who Caller) (Pod, error)
+}
+
+// Caller is what is known of who connects to a gateway: a token for the audience
+// "aegrail-gateway", or else the address it comes from.
+type Caller struct {
+	Token   string
+	Address netip.Addr
 }

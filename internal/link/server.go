@@ -48,11 +48,12 @@ type ServerOptions struct {
 
 	Connections     int           // in all; 20000
 	ConnectionsEach int           // of one address, which may be a node's; 256
-	CallsEach       Rate          // of one address, before it is known who calls; 5 a second after 128
+	CallsEach       Rate          // of one address, before it is known who calls; 20 a second after 256
 	SignEach        Rate          // certificates for one pod; one in 10 s after 10
 	PolicyEach      Rate          // streams that one pod begins; one in 5 s after 20
 	Authenticate    time.Duration // how long Backend.Authenticate may take; 10 s
 	Sign            time.Duration // … and Sign; 1 min
+	ReviewEach      Rate          // callers that one gateway asks about; 20 a second after 256
 	StreamLife      time.Duration // after which a stream ends, so that its token is looked at again; 10 min and up to half as much
 }
 
@@ -64,7 +65,7 @@ type Rate struct {
 
 // Refused is a call that was refused.
 type Refused struct {
-	Call string     // "SignCA", "Policy", or "connect"
+	Call string     // "SignCA", "Policy", "Review", or "connect"
 	Peer netip.Addr // where it came from
 	Pod  Pod        // whose it is; the zero value: not authenticated
 	Err  error      // why; a *Refusal is what the engine is told
@@ -83,7 +84,8 @@ func (o ServerOptions) withDefaults() ServerOptions {
 	positive(&o.Sign, time.Minute)
 	positive(&o.StreamLife, 10*time.Minute)
 	for _, r := range []struct{ given, usual *Rate }{
-		{&o.CallsEach, &Rate{PerSecond: 5, Burst: 128}},
+		{&o.CallsEach, &Rate{PerSecond: 20, Burst: 256}},
+		{&o.ReviewEach, &Rate{PerSecond: 20, Burst: 256}},
 		{&o.SignEach, &Rate{PerSecond: 0.1, Burst: 10}},
 		{&o.PolicyEach, &Rate{PerSecond: 0.2, Burst: 20}},
 	} {

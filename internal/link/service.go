@@ -3,6 +3,7 @@ package link
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -28,6 +29,7 @@ type service struct {
 	calls   *buckets // by address
 	signs   *buckets // by pod
 	begun   *buckets // streams, by pod
+	reviews *buckets // by pod, which is a gateway
 
 	stopping chan struct{}
 	stop     func()
@@ -43,6 +45,7 @@ func newService(b Backend, o ServerOptions) *service {
 	s := &service{
 		backend: b, options: o, stopping: make(chan struct{}), streams: make(map[string]*stream),
 		calls: newBuckets(o.CallsEach, maxKnown), signs: newBuckets(o.SignEach, maxKnown), begun: newBuckets(o.PolicyEach, maxKnown),
+		reviews: newBuckets(o.ReviewEach, maxKnown),
 	}
 	s.stop = sync.OnceFunc(func() { close(s.stopping) })
 	return s
@@ -127,8 +130,8 @@ func (s *service) enter(ctx context.Context, limit *buckets) (Pod, error) {
 	if err != nil {
 		return Pod{}, err
 	}
-	if pod.UID == "" || pod.Namespace == "" {
-		return Pod{}, fmt.Errorf("the backend vouches for a pod without UID or namespace; this is a defect")
+	if pod.UID == "" || pod.Namespace == "" || pod.ServiceAccount != "" && pod.Gateway {
+		return Pod{}, fmt.Errorf("the backend vouches for a pod without UID or namespace, or a gateway of one account; this is a defect")
 	}
 	who.pod = pod
 	return pod, s.take(limit, pod.UID, "this pod")
@@ -187,6 +190,49 @@ func (s *service) SignCA(ctx context.Context, req *enginev1.SignCARequest) (*eng
 		resp.RenewAfter = timestamppb.New(signed.RenewAfter)
 	}
 	return resp, nil
+}
+
+// Review says whose a connection to a gateway is.
+func (s *service) Review(ctx context.Context, req *enginev1.ReviewRequest) (*enginev1.ReviewResponse, error) {
+	gateway, err := s.enter(ctx, s.reviews)
+	if err != nil {
+		return nil, err
+	}
+	reviewer, ok := s.backend.(Reviewer)
+	if !ok || !gateway.Gateway {
+		return nil, Refuse(Denied, "not_a_gateway", "whose a connection is, is told to gateways alone")
+	}
+	who := Caller{Token: req.GetToken()}
+	if who.Token == "" {
+		who.Address, err = netip.ParseAddr(req.GetAddress())
+	}
+	if err != nil || len(who.Token) > maxToken || who.Token != "" && req.GetAddress() != "" {
+		return nil, Refuse(Invalid, "bad_caller", "want the token of a caller, or else its address")
+	}
+	ctx, done := context.WithTimeout(ctx, s.options.Authenticate)
+	defer done()
+	pod, err := reviewer.Review(ctx, gateway, who)
+	if err != nil {
+		return nil, notOurToken(err)
+	}
+	if pod.Namespace != gateway.Namespace || pod.ServiceAccount == "" {
+		return nil, Refuse(Denied, "another_namespace", "the caller is no pod of namespace %s, which this gateway serves; use the gateway of its own", gateway.Namespace)
+	}
+	return &enginev1.ReviewResponse{Principal: principal(pod)}, nil
+}
+
+// notOurToken keeps a gateway from taking the refusal of a caller's token for
+// that of its own.
+func notOurToken(err error) error {
+	var r *Refusal
+	if errors.As(err, &r) && r.Kind == Unauthenticated {
+		return Refuse(Denied, r.Reason, "%s", r.Text)
+	}
+	return err
+}
+
+func principal(pod Pod) *enginev1.Principal {
+	return &enginev1.Principal{Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount, Pod: pod.Name, Claimed: pod.Claimed}
 }
 
 // Policy sends what is in force until the stream's time is up, a newer stream
@@ -271,7 +317,7 @@ func (t Template) equal(u Template) bool {
 func update(pod Pod, p Policy) *enginev1.PolicyUpdate {
 	return &enginev1.PolicyUpdate{
 		PolicyYaml: p.YAML, Revision: p.Revision,
-		Principal: &enginev1.Principal{Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount, Pod: pod.Name, Claimed: pod.Claimed},
+		Principal: principal(pod),
 		Template: &enginev1.CATemplate{
 			RawSubject: p.Template.RawSubject, NameConstraints: p.Template.NameConstraints, Unconstrained: p.Template.Unconstrained,
 		},

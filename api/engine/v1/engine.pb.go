@@ -162,10 +162,11 @@ func (x *PolicyUpdate) GetTemplate() *CATemplate {
 }
 
 type Principal struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Namespace      string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	ServiceAccount string                 `protobuf:"bytes,2,opt,name=service_account,json=serviceAccount,proto3" json:"service_account,omitempty"`
-	Pod            string                 `protobuf:"bytes,3,opt,name=pod,proto3" json:"pod,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Empty in the update of a gateway, whose policy is of its whole namespace.
+	ServiceAccount string `protobuf:"bytes,2,opt,name=service_account,json=serviceAccount,proto3" json:"service_account,omitempty"`
+	Pod            string `protobuf:"bytes,3,opt,name=pod,proto3" json:"pod,omitempty"`
 	// The label aegrail.io/identity: recorded, selects nothing.
 	Claimed       string `protobuf:"bytes,4,opt,name=claimed,proto3" json:"claimed,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -407,6 +408,105 @@ func (x *SignCAResponse) GetRenewAfter() *timestamppb.Timestamp {
 	return nil
 }
 
+// ReviewRequest is what is known of a caller: one of the two.
+type ReviewRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A service account token for the audience "aegrail-gateway", bound to a pod.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The address that the connection comes from.
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReviewRequest) Reset() {
+	*x = ReviewRequest{}
+	mi := &file_api_engine_v1_engine_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReviewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReviewRequest) ProtoMessage() {}
+
+func (x *ReviewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_engine_v1_engine_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReviewRequest.ProtoReflect.Descriptor instead.
+func (*ReviewRequest) Descriptor() ([]byte, []int) {
+	return file_api_engine_v1_engine_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ReviewRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *ReviewRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+type ReviewResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Principal     *Principal             `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReviewResponse) Reset() {
+	*x = ReviewResponse{}
+	mi := &file_api_engine_v1_engine_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReviewResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReviewResponse) ProtoMessage() {}
+
+func (x *ReviewResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_engine_v1_engine_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReviewResponse.ProtoReflect.Descriptor instead.
+func (*ReviewResponse) Descriptor() ([]byte, []int) {
+	return file_api_engine_v1_engine_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ReviewResponse) GetPrincipal() *Principal {
+	if x != nil {
+		return x.Principal
+	}
+	return nil
+}
+
 var File_api_engine_v1_engine_proto protoreflect.FileDescriptor
 
 const file_api_engine_v1_engine_proto_rawDesc = "" +
@@ -437,10 +537,16 @@ const file_api_engine_v1_engine_proto_rawDesc = "" +
 	"\x0eSignCAResponse\x12\x1b\n" +
 	"\tchain_der\x18\x01 \x03(\fR\bchainDer\x12;\n" +
 	"\vrenew_after\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"renewAfter2\xa4\x01\n" +
+	"renewAfter\"?\n" +
+	"\rReviewRequest\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"L\n" +
+	"\x0eReviewResponse\x12:\n" +
+	"\tprincipal\x18\x01 \x01(\v2\x1c.aegrail.engine.v1.PrincipalR\tprincipal2\xf3\x01\n" +
 	"\x04Link\x12M\n" +
 	"\x06Policy\x12 .aegrail.engine.v1.PolicyRequest\x1a\x1f.aegrail.engine.v1.PolicyUpdate0\x01\x12M\n" +
-	"\x06SignCA\x12 .aegrail.engine.v1.SignCARequest\x1a!.aegrail.engine.v1.SignCAResponseB=Z;github.com/arpitcoder/aegrail-engine/api/engine/v1;enginev1b\x06proto3"
+	"\x06SignCA\x12 .aegrail.engine.v1.SignCARequest\x1a!.aegrail.engine.v1.SignCAResponse\x12M\n" +
+	"\x06Review\x12 .aegrail.engine.v1.ReviewRequest\x1a!.aegrail.engine.v1.ReviewResponseB=Z;github.com/arpitcoder/aegrail-engine/api/engine/v1;enginev1b\x06proto3"
 
 var (
 	file_api_engine_v1_engine_proto_rawDescOnce sync.Once
@@ -454,7 +560,7 @@ func file_api_engine_v1_engine_proto_rawDescGZIP() []byte {
 	return file_api_engine_v1_engine_proto_rawDescData
 }
 
-var file_api_engine_v1_engine_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_api_engine_v1_engine_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_api_engine_v1_engine_proto_goTypes = []any{
 	(*PolicyRequest)(nil),         // 0: aegrail.engine.v1.PolicyRequest
 	(*PolicyUpdate)(nil),          // 1: aegrail.engine.v1.PolicyUpdate
@@ -462,21 +568,26 @@ var file_api_engine_v1_engine_proto_goTypes = []any{
 	(*CATemplate)(nil),            // 3: aegrail.engine.v1.CATemplate
 	(*SignCARequest)(nil),         // 4: aegrail.engine.v1.SignCARequest
 	(*SignCAResponse)(nil),        // 5: aegrail.engine.v1.SignCAResponse
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*ReviewRequest)(nil),         // 6: aegrail.engine.v1.ReviewRequest
+	(*ReviewResponse)(nil),        // 7: aegrail.engine.v1.ReviewResponse
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_api_engine_v1_engine_proto_depIdxs = []int32{
 	2, // 0: aegrail.engine.v1.PolicyUpdate.principal:type_name -> aegrail.engine.v1.Principal
 	3, // 1: aegrail.engine.v1.PolicyUpdate.template:type_name -> aegrail.engine.v1.CATemplate
-	6, // 2: aegrail.engine.v1.SignCAResponse.renew_after:type_name -> google.protobuf.Timestamp
-	0, // 3: aegrail.engine.v1.Link.Policy:input_type -> aegrail.engine.v1.PolicyRequest
-	4, // 4: aegrail.engine.v1.Link.SignCA:input_type -> aegrail.engine.v1.SignCARequest
-	1, // 5: aegrail.engine.v1.Link.Policy:output_type -> aegrail.engine.v1.PolicyUpdate
-	5, // 6: aegrail.engine.v1.Link.SignCA:output_type -> aegrail.engine.v1.SignCAResponse
-	5, // [5:7] is the sub-list for method output_type
-	3, // [3:5] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	8, // 2: aegrail.engine.v1.SignCAResponse.renew_after:type_name -> google.protobuf.Timestamp
+	2, // 3: aegrail.engine.v1.ReviewResponse.principal:type_name -> aegrail.engine.v1.Principal
+	0, // 4: aegrail.engine.v1.Link.Policy:input_type -> aegrail.engine.v1.PolicyRequest
+	4, // 5: aegrail.engine.v1.Link.SignCA:input_type -> aegrail.engine.v1.SignCARequest
+	6, // 6: aegrail.engine.v1.Link.Review:input_type -> aegrail.engine.v1.ReviewRequest
+	1, // 7: aegrail.engine.v1.Link.Policy:output_type -> aegrail.engine.v1.PolicyUpdate
+	5, // 8: aegrail.engine.v1.Link.SignCA:output_type -> aegrail.engine.v1.SignCAResponse
+	7, // 9: aegrail.engine.v1.Link.Review:output_type -> aegrail.engine.v1.ReviewResponse
+	7, // [7:10] is the sub-list for method output_type
+	4, // [4:7] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_api_engine_v1_engine_proto_init() }
@@ -490,7 +601,7 @@ func file_api_engine_v1_engine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_engine_v1_engine_proto_rawDesc), len(file_api_engine_v1_engine_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -42,6 +42,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Link_Policy_FullMethodName = "/aegrail.engine.v1.Link/Policy"
 	Link_SignCA_FullMethodName = "/aegrail.engine.v1.Link/SignCA"
+	Link_Review_FullMethodName = "/aegrail.engine.v1.Link/Review"
 )
 
 // LinkClient is the client API for Link service.
@@ -56,6 +57,9 @@ type LinkClient interface {
 	// SignCA returns an intermediate certificate for the key of a request that is
 	// exactly the template of the policy in force.
 	SignCA(ctx context.Context, in *SignCARequest, opts ...grpc.CallOption) (*SignCAResponse, error)
+	// Review says whose a connection to a gateway is. It is for gateways alone: an
+	// engine that serves the pods of one namespace and is in none of them.
+	Review(ctx context.Context, in *ReviewRequest, opts ...grpc.CallOption) (*ReviewResponse, error)
 }
 
 type linkClient struct {
@@ -95,6 +99,16 @@ func (c *linkClient) SignCA(ctx context.Context, in *SignCARequest, opts ...grpc
 	return out, nil
 }
 
+func (c *linkClient) Review(ctx context.Context, in *ReviewRequest, opts ...grpc.CallOption) (*ReviewResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReviewResponse)
+	err := c.cc.Invoke(ctx, Link_Review_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LinkServer is the server API for Link service.
 // All implementations must embed UnimplementedLinkServer
 // for forward compatibility.
@@ -107,6 +121,9 @@ type LinkServer interface {
 	// SignCA returns an intermediate certificate for the key of a request that is
 	// exactly the template of the policy in force.
 	SignCA(context.Context, *SignCARequest) (*SignCAResponse, error)
+	// Review says whose a connection to a gateway is. It is for gateways alone: an
+	// engine that serves the pods of one namespace and is in none of them.
+	Review(context.Context, *ReviewRequest) (*ReviewResponse, error)
 	mustEmbedUnimplementedLinkServer()
 }
 
@@ -122,6 +139,9 @@ func (UnimplementedLinkServer) Policy(*PolicyRequest, grpc.ServerStreamingServer
 }
 func (UnimplementedLinkServer) SignCA(context.Context, *SignCARequest) (*SignCAResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SignCA not implemented")
+}
+func (UnimplementedLinkServer) Review(context.Context, *ReviewRequest) (*ReviewResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Review not implemented")
 }
 func (UnimplementedLinkServer) mustEmbedUnimplementedLinkServer() {}
 func (UnimplementedLinkServer) testEmbeddedByValue()              {}
@@ -173,6 +193,24 @@ func _Link_SignCA_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Link_Review_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReviewRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LinkServer).Review(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Link_Review_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LinkServer).Review(ctx, req.(*ReviewRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Link_ServiceDesc is the grpc.ServiceDesc for Link service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -183,6 +221,10 @@ var Link_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SignCA",
 			Handler:    _Link_SignCA_Handler,
+		},
+		{
+			MethodName: "Review",
+			Handler:    _Link_Review_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
