@@ -53,8 +53,8 @@ func podRules() redirect.Rules {
 	}
 }
 
-// sidecar is a pod with an engine in it, its files, and what agents are given.
-type sidecar struct {
+// injected is a pod with an engine in it, its files, and what agents are given.
+type injected struct {
 	*netns.Pod
 	t      *testing.T
 	dir    string // everybody's; below it "own" is the engine's alone
@@ -63,11 +63,11 @@ type sidecar struct {
 	stop   func() // ends the engine
 }
 
-// newSidecar makes a pod with rules and starts an engine in it, as serve would
+// newInjected makes a pod with rules and starts an engine in it, as serve would
 // run beside an agent.
-func newSidecar(t *testing.T, rules *redirect.Rules, flags ...string) *sidecar {
+func newInjected(t *testing.T, rules *redirect.Rules, flags ...string) *injected {
 	t.Helper()
-	s := &sidecar{Pod: netns.NewPod(t), t: t}
+	s := &injected{Pod: netns.NewPod(t), t: t}
 	var err error
 	if s.dir, err = os.MkdirTemp("", "aegrail-pod-"); err != nil {
 		t.Fatal(err)
@@ -121,7 +121,7 @@ spec:
 `
 
 // world answers TCP and UDP on a port, beyond the pod.
-func (s *sidecar) world() {
+func (s *injected) world() {
 	for _, addr := range []string{"[::]:443", "[::]:53"} {
 		var ln net.Listener
 		var packets net.PacketConn
@@ -139,7 +139,7 @@ func (s *sidecar) world() {
 }
 
 // serve starts the engine and waits until it serves.
-func (s *sidecar) serve(args []string) {
+func (s *injected) serve(args []string) {
 	s.t.Helper()
 	cmd := netns.Container{UID: podEngine, Caps: "-all"}.Command(s.t, "aegrail-engine", args...)
 	stderr, err := cmd.StderrPipe()
@@ -172,7 +172,7 @@ func (s *sidecar) serve(args []string) {
 
 // agent is a container of the pod with the environment that injection gives
 // it, and then its own.
-func (s *sidecar) agent(c netns.Container) netns.Container {
+func (s *injected) agent(c netns.Container) netns.Container {
 	s.t.Helper()
 	env, err := trustenv.Build(os.Environ(), trustenv.Settings{Redirected: true, BundlePEM: s.bundle})
 	if err != nil {
@@ -183,7 +183,7 @@ func (s *sidecar) agent(c netns.Container) netns.Container {
 }
 
 // examined runs doctor and returns its report, and what is open as "id check".
-func (s *sidecar) examined(c netns.Container, args ...string) (r doctor.Report, openRows []string, enforced bool, code int) {
+func (s *injected) examined(c netns.Container, args ...string) (r doctor.Report, openRows []string, enforced bool, code int) {
 	s.t.Helper()
 	out, code := s.Run(s.t, s.agent(c), "aegrail-engine", append([]string{"doctor", "--json"}, args...)...)
 	var doc struct {
@@ -206,7 +206,7 @@ func (s *sidecar) examined(c netns.Container, args ...string) (r doctor.Report, 
 
 func TestPodDoctorFindsNothingOpen(t *testing.T) {
 	rules := podRules()
-	s := newSidecar(t, &rules)
+	s := newInjected(t, &rules)
 	for name, c := range map[string]netns.Container{"a user": {UID: 1000}, "root": {}} {
 		t.Run(name, func(t *testing.T) {
 			r, openRows, enforced, code := s.examined(c, "--host", "api.allowed.test")
@@ -226,7 +226,7 @@ func TestPodDoctorFindsNothingOpen(t *testing.T) {
 
 func TestPodE01WhatIsDialledIsJudgedByName(t *testing.T) {
 	rules := podRules()
-	s := newSidecar(t, &rules)
+	s := newInjected(t, &rules)
 	for i, to := range []string{"192.0.2.1:443", "[2001:db8::1]:443", "10.77.0.1:443"} {
 		host := fmt.Sprintf("dns%d.denied.test", i)
 		out, _ := s.Run(t, s.agent(netns.Container{UID: 1000}), "get", "POST", "https://"+host+"/dns-query", to)
@@ -257,7 +257,7 @@ func multipathProgram(args []string) {
 
 func TestPodE01MultipathTCPIsJudgedToo(t *testing.T) {
 	rules := podRules()
-	s := newSidecar(t, &rules)
+	s := newInjected(t, &rules)
 	out, _ := s.Run(t, s.agent(netns.Container{UID: 1000}), "multipath", "mp.denied.test", "192.0.2.1:443", "[2001:db8::1]:443")
 	if out != "192.0.2.1:443: remote error: tls: unrecognized name\n[2001:db8::1]:443: remote error: tls: unrecognized name\n" {
 		t.Error(out)
@@ -269,7 +269,7 @@ func TestPodE01MultipathTCPIsJudgedToo(t *testing.T) {
 
 func TestPodE01WithoutItsEngineNothingLeaves(t *testing.T) {
 	rules := podRules()
-	s := newSidecar(t, &rules)
+	s := newInjected(t, &rules)
 	s.stop()
 	capture := s.Capture(t)
 	for _, to := range []string{"192.0.2.1:443", "[2001:db8::1]:443"} {
@@ -306,7 +306,7 @@ func allOpen() []string {
 }
 
 func TestPodDoctorFindsThatThereAreNoRules(t *testing.T) {
-	s := newSidecar(t, nil)
+	s := newInjected(t, nil)
 	_, openRows, enforced, code := s.examined(netns.Container{UID: 1000}, "--timeout", "300ms")
 	if !slices.Equal(openRows, allOpen()) || enforced || code != 1 {
 		t.Errorf("exit code %d, enforced: %v, open:\n%s", code, enforced, strings.Join(openRows, "\n"))
@@ -346,7 +346,7 @@ func TestPodDoctorFindsEachHole(t *testing.T) {
 			if c.rules != nil {
 				c.rules(&rules)
 			}
-			s := newSidecar(t, &rules)
+			s := newInjected(t, &rules)
 			if _, openRows, _, code := s.examined(c.agent, append(c.args, "--timeout", "300ms")...); !slices.Equal(openRows, c.want) || (code == 1) != (len(c.want) > 0) {
 				t.Errorf("exit code %d, open:\n%s", code, strings.Join(openRows, "\n"))
 			}
