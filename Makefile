@@ -1,7 +1,7 @@
 # aegrail-engine. `make` prints this help.
 #
 # demo and test need Go and nothing else. The race detector needs a C
-# compiler, lint needs golangci-lint, test-clients installs real clients:
+# compiler, lint golangci-lint, generate protoc, test-clients real clients:
 # .ci/run brings all of them.
 
 GO      ?= go

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/pem"
 	"errors"
 	"math/big"
 	"net"
@@ -43,6 +44,9 @@ type plane struct {
 	hang    chan struct{} // Sign waits for it; guarded by mu
 	signed  int           // guarded by mu
 	stop    func()
+
+	gateway bool                // the engine is one; guarded by mu
+	callers map[string]link.Pod // of it, by token or address; guarded by mu
 }
 
 func newPlane(tb testing.TB, dir string, namespace, serving *enginetest.Root) *plane {
@@ -50,7 +54,7 @@ func newPlane(tb testing.TB, dir string, namespace, serving *enginetest.Root) *p
 	p := &plane{
 		namespace: namespace, serving: serving, address: "localhost:0", dir: dir,
 		changed: make(chan struct{}), life: 24 * time.Hour, stop: func() {},
-		policy: link.Policy{Revision: "none"},
+		policy: link.Policy{Revision: "none"}, callers: map[string]link.Pod{},
 	}
 	for name, data := range map[string][]byte{"control-ca.crt": serving.PEM, bundleFile: namespace.PEM} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
@@ -133,7 +137,10 @@ func (p *plane) rules(revision, text string) error {
 		if err != nil {
 			return err
 		}
-		hosts := set.For(identity.Principal{Namespace: "support", ServiceAccount: "bot"}).Inspected()
+		var hosts []string // of every account in these tests
+		for _, account := range []string{"bot", "other"} {
+			hosts = append(hosts, set.For(identity.Principal{Namespace: "support", ServiceAccount: account}).Inspected()...)
+		}
 		if next.Template, err = templateFor(hosts); err != nil {
 			return err
 		}
@@ -162,6 +169,9 @@ func (p *plane) Authenticate(_ context.Context, token string) (link.Pod, error) 
 	defer p.mu.Unlock()
 	if token != p.token {
 		return link.Pod{}, link.Refuse(link.Unauthenticated, "bad_token", "the token is not one of ours")
+	}
+	if p.gateway {
+		return link.Pod{Namespace: "support", Name: "gateway-1", UID: "2", Gateway: true}, nil
 	}
 	return link.Pod{Namespace: "support", Name: "bot-1", UID: "1", ServiceAccount: "bot", Claimed: "helper"}, nil
 }
@@ -197,6 +207,34 @@ func (p *plane) Sign(ctx context.Context, _ link.Pod, csrDER []byte, _ string) (
 	return link.Intermediate{Chain: [][]byte{der, p.namespace.Cert.Raw}}, err
 }
 
+func (p *plane) Review(_ context.Context, _ link.Pod, who link.Caller) (link.Pod, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := who.Token
+	if key == "" {
+		key = who.Address.String()
+	}
+	pod, ok := p.callers[key]
+	if !ok {
+		return link.Pod{}, link.Refuse(link.Denied, "unknown_caller", "no pod of ours; mount a token for audience aegrail-gateway")
+	}
+	return pod, nil
+}
+
+// serves makes the engine a gateway, with a certificate that its callers trust,
+// in gateway.crt and gateway.key.
+func (p *plane) serves(tb testing.TB) error {
+	p.set(func() { p.gateway = true })
+	pair := p.namespace.Certificate(tb, "127.0.0.1")
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(p.dir, "gateway.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}), 0o600),
+		os.WriteFile(filepath.Join(p.dir, "gateway.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
+}
+
 type planeKey struct{}
 
 // cmdControl is aegrail-control in a script:
@@ -206,10 +244,12 @@ type planeKey struct{}
 //	control policy FILE   put FILE in force
 //	control token NAME    know the pod by another token, and give it that
 //	control faulty | well every signature fails, or does not
+//	control gateway       the engine is a gateway; makes pod/gateway.crt and .key
+//	control caller WHAT ACCOUNT  a token or an address is of a pod of ACCOUNT
 func cmdControl(namespace, serving *enginetest.Root, tb testing.TB) script {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
 		if neg || len(args) == 0 {
-			ts.Fatalf("usage: control start|stop|policy FILE|token NAME|faulty|well")
+			ts.Fatalf("usage: control start|stop|policy FILE|token NAME|faulty|well|gateway|caller WHAT ACCOUNT")
 		}
 		p, _ := ts.Value(planeKey{}).(**plane)
 		if *p == nil {
@@ -232,6 +272,12 @@ func cmdControl(namespace, serving *enginetest.Root, tb testing.TB) script {
 			ts.Check(c.rules(args[1], ts.ReadFile(args[1])))
 		case "token":
 			ts.Check(c.knows(args[1]))
+		case "gateway":
+			ts.Check(c.serves(tb))
+		case "caller":
+			c.set(func() {
+				c.callers[args[1]] = link.Pod{Namespace: "support", ServiceAccount: args[2], Name: args[2] + "-1"}
+			})
 		case "faulty":
 			c.set(func() { c.fault = errors.New("cert-manager is away") })
 		case "well":

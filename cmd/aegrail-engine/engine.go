@@ -12,7 +12,6 @@ import (
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
 	"github.com/arpitcoder/aegrail-engine/internal/digest"
 	"github.com/arpitcoder/aegrail-engine/internal/identity"
-	"github.com/arpitcoder/aegrail-engine/internal/intake"
 	"github.com/arpitcoder/aegrail-engine/internal/metrics"
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
 	"github.com/arpitcoder/aegrail-engine/internal/proxy"
@@ -30,7 +29,7 @@ type engine struct {
 	upstream *upstream.Client
 	metrics  *metrics.Metrics
 	proxy    *proxy.Server
-	agent    func() identity.Principal // whose every connection is
+	agent    func() identity.Principal // who is served
 	logger   *slog.Logger
 }
 
@@ -40,7 +39,8 @@ type engineParts struct {
 	authority *certs.Authority // nil: no leaf is to be had
 	log       *audit.Log
 	upstream  upstream.Config
-	agent     func() identity.Principal // whose every connection is, asked as it begins
+	agent     func() identity.Principal // who is served
+	identify  identity.Func             // whose a connection is
 	digests   digest.Keyed
 	leafCache int
 	shipper   *ship.Shipper // nil: nothing takes the log elsewhere
@@ -89,8 +89,7 @@ func newEngine(p engineParts) (_ *engine, err error) {
 	}
 	e.proxy, err = proxy.New(proxy.Config{
 		Policy: e.policy, Log: p.log, Leaves: leaves, Upstream: client, Quota: quotas,
-		Identify: func(intake.Flow) (identity.Principal, error) { return p.agent(), nil },
-		Metrics:  e.metrics, Logger: p.logger, DigestKey: p.digests,
+		Identify: p.identify, Metrics: e.metrics, Logger: p.logger, DigestKey: p.digests,
 	})
 	if err != nil {
 		return nil, err

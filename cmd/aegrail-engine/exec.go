@@ -172,7 +172,7 @@ func (l *laptop) start(o *execOptions, w *world, seen *tally) error {
 	agent := identity.Principal{AgentIdentity: execIdentity(w.getenv)}
 	l.engine, err = newEngine(engineParts{
 		set: rules.set, authority: authority, log: log, leafCache: 256, logger: logger,
-		agent:    func() identity.Principal { return agent },
+		agent: func() identity.Principal { return agent }, identify: identity.Fixed(agent),
 		upstream: upstream.Config{Roots: roots, Own: l.listeners.addresses(), Logger: logger},
 	})
 	if err != nil {

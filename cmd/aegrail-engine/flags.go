@@ -45,6 +45,7 @@ type serveOptions struct {
 	logLevel, logFormat                      string
 	podOptions
 	controlOptions
+	gatewayOptions
 
 	allowlist []string // AEGRAIL_ENGINE_ALLOWLIST: hosts that every agent may reach, in place of a policy
 }
@@ -79,6 +80,7 @@ func (o *serveOptions) define(f *pflag.FlagSet) {
 	f.StringVar(&o.identity, "agent-identity", defaultIdentity, "`NAME` of the agent in policy and log")
 	o.definePod(f)
 	o.defineControl(f)
+	o.defineGateway(f)
 	f.Int64Var(&o.maxRequests, "max-requests", 0, "requests in all before the agent is refused; 0: no limit")
 	f.StringVar(&o.rate, "rate", "", "`N/unit` requests, unit sec, min or hour")
 	f.BoolVar(&o.observe, "observe", false, "let pass what the policy denies, and record that it would have been denied")
@@ -161,11 +163,12 @@ func (o *serveOptions) preferFlags(f *pflag.FlagSet) error {
 // parse reads the flags that are more than text.
 func (o *serveOptions) parse() (settings, error) {
 	s := settings{serveOptions: *o}
+	if err := errors.Join(o.checkControl(), o.checkGateway()); err != nil {
+		return s, err
+	}
+	s.listen = o.listen
 	if o.listen == "" && o.listenTLS == "" && o.transparent == "" {
 		return s, fmt.Errorf("no way in: give --listen, --listen-tls or --transparent-listen")
-	}
-	if err := o.checkControl(); err != nil {
-		return s, err
 	}
 	if !o.auditStdout && o.auditFile == "" {
 		s.auditStdout = true

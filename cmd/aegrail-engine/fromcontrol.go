@@ -12,6 +12,7 @@ import (
 	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
 	"github.com/arpitcoder/aegrail-engine/certs"
 	"github.com/arpitcoder/aegrail-engine/internal/identity"
+	"github.com/arpitcoder/aegrail-engine/internal/intake"
 	"github.com/arpitcoder/aegrail-engine/internal/link"
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
 )
@@ -25,14 +26,15 @@ type fromControl struct {
 	address              string
 	rootsFile, tokenFile string
 	trustFile            string // the bundle that the pod's clients trust; "": not known
+	gateway              bool   // for every pod of a namespace
 	options              policy.Options
 	before               identity.Principal // whose connections are before control has said
 	logger               *slog.Logger
 
-	gateway bool // for every pod of a namespace
-
 	who    atomic.Pointer[identity.Principal]
 	client *link.Client
+
+	reviewed identity.Func // of a gateway
 }
 
 func (f *fromControl) first() (compiled, *certs.Authority, error) {
@@ -44,7 +46,7 @@ func (f *fromControl) first() (compiled, *certs.Authority, error) {
 		return compiled{}, nil, badInput(fmt.Errorf("--control-trust %s: %w", f.trustFile, err))
 	}
 	f.client, err = link.NewClient(link.ClientOptions{
-		Address: f.address, Roots: f.roots, Token: f.token, Trusted: trusted, Version: readBuild().version, Logger: f.logger,
+		Address: f.address, Roots: f.roots, Token: f.token, Trusted: trusted, Gateway: f.gateway, Version: readBuild().version, Logger: f.logger,
 	})
 	return compiled{}, nil, badInput(err)
 }
@@ -69,7 +71,12 @@ func (f *fromControl) agent() identity.Principal {
 	return f.before
 }
 
-func (f *fromControl) facts() map[string]string { return map[string]string{"control": f.address} }
+func (f *fromControl) identify(flow intake.Flow) (identity.Principal, error) {
+	if f.gateway {
+		return f.reviewed(flow)
+	}
+	return f.agent(), nil
+}
 
 func (f *fromControl) follow(ctx context.Context, e *engine, told func(string, bool, error)) {
 	f.client.Run(ctx, &linked{from: f, engine: e, told: told})
@@ -119,7 +126,7 @@ func (l *linked) Compile(u link.Update) (live func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	who := identity.Principal{Namespace: u.Pod.Namespace, ServiceAccount: u.Pod.ServiceAccount, Pod: u.Pod.Name, Claimed: u.Pod.Claimed}
+	who := principalOf(u.Pod)
 	return func() {
 		l.from.who.Store(&who) // first: the new policy knows nobody else
 		l.engine.usePolicy(rules)

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,6 +25,7 @@ import (
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
 	"github.com/arpitcoder/aegrail-engine/internal/ship"
 	"github.com/arpitcoder/aegrail-engine/internal/upstream"
+	"github.com/arpitcoder/aegrail-engine/internal/watch"
 )
 
 // drain is how long requests under way may take to finish after SIGTERM. It is
@@ -87,6 +88,7 @@ type daemon struct {
 	*engine
 	settings  settings
 	source    source
+	serving   *servingCert // of --listen-tls; nil: a leaf of our own
 	listeners *listeners
 	health    *health
 	shipper   *ship.Shipper
@@ -100,6 +102,12 @@ func assemble(s settings, stdout io.Writer, logger *slog.Logger) (_ *daemon, err
 	rules, ca, err := d.source.first()
 	if err != nil {
 		return nil, err
+	}
+	if s.tlsCert != "" {
+		d.serving = &servingCert{certFile: s.tlsCert, keyFile: s.tlsKey}
+		if _, err := d.serving.load(); err != nil {
+			return nil, err
+		}
 	}
 	roots, err := trustRoots(s.upstreamRoots)
 	if err != nil {
@@ -130,7 +138,7 @@ func assemble(s settings, stdout io.Writer, logger *slog.Logger) (_ *daemon, err
 	}
 	d.engine, err = newEngine(engineParts{
 		set: rules.set, authority: ca, log: log, digests: key, leafCache: s.leafCache, logger: logger,
-		agent: d.source.agent, shipper: d.shipper, enforced: s.enforced(), control: s.control != "",
+		agent: d.source.agent, identify: d.source.identify, shipper: d.shipper, enforced: s.enforced(), control: s.control != "",
 		upstream: upstream.Config{
 			Roots: roots, DenyCIDRs: s.deny, Own: d.listeners.addresses(), Proxy: s.proxy, ProxyBypass: s.upstreamBypass, Logger: logger,
 		},
@@ -159,9 +167,10 @@ func (d *daemon) auditConfig(stdout io.Writer, set *policy.Set, logger *slog.Log
 		OnCheckpoint: d.shipper.Publish,
 	}
 	c.Rotate.Keep, c.Rotate.Removable = s.auditKeep, d.shipper.Removable
-	maps.Copy(c.Start, d.source.facts())
-	if s.enforcement != "" {
-		c.Start["enforcement"] = s.enforcement
+	for fact, value := range map[string]string{"policy_file": s.policy, "control": s.control, "enforcement": s.enforcement} {
+		if value != "" {
+			c.Start[fact] = value
+		}
 	}
 	if s.auditStdout {
 		c.Stdout = stdout
@@ -178,11 +187,11 @@ func (d *daemon) auditConfig(stdout io.Writer, set *policy.Set, logger *slog.Log
 func (d *daemon) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watching := make(chan struct{})
-	go func() {
-		defer close(watching)
-		d.source.follow(ctx, d.engine, d.reloaded)
-	}()
+	var watching sync.WaitGroup
+	watching.Go(func() { d.source.follow(ctx, d.engine, d.reloaded) })
+	if d.serving != nil {
+		watching.Go(func() { watch.New([]watch.Item{d.serving.watched()}, d.reloaded, d.logger).Run(ctx) })
+	}
 	fail := func(what string, err error) {
 		if err != nil && ctx.Err() == nil {
 			cancel(fmt.Errorf("%s: %w", what, err))
@@ -216,7 +225,7 @@ func (d *daemon) run(ctx context.Context) error {
 	<-ctx.Done()
 	d.health.set("stopping", errors.New("draining"))
 	d.logger.Info("stopping", "drain", drain)
-	<-watching
+	watching.Wait()
 	<-resolving
 	deadline, done := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer done()
@@ -293,9 +302,13 @@ func (d *daemon) announce() {
 	d.logger.Info("serving", attrs...)
 }
 
-// listenTLS presents a leaf of our own authority for the name that clients of
-// --listen-tls expect. Clients trust it by the same bundle as everything else.
+// listenTLS presents the certificate of --listen-tls-cert, or a leaf of our own
+// authority for the name that clients of --listen-tls expect. Clients trust that
+// by the same bundle as everything else.
 func (d *daemon) listenTLS() *tls.Config {
+	if d.serving != nil {
+		return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: d.serving.get}
+	}
 	name := d.settings.tlsName()
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
 	"github.com/arpitcoder/aegrail-engine/certs"
 	"github.com/arpitcoder/aegrail-engine/internal/identity"
+	"github.com/arpitcoder/aegrail-engine/internal/intake"
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
 	"github.com/arpitcoder/aegrail-engine/internal/watch"
 )
@@ -18,12 +20,12 @@ type source interface {
 	// denied, by a policy and an authority that are nil.
 	first() (compiled, *certs.Authority, error)
 
-	// agent is whose a connection is, as it begins. It is called from many
-	// goroutines.
+	// agent is who the engine serves, as far as is known now: in a sidecar the
+	// one agent. It is called from many goroutines, as is identify.
 	agent() identity.Principal
 
-	// facts are what the log says of it at the start.
-	facts() map[string]string
+	// identify says whose a connection is, as it begins: an identity.Func.
+	identify(flow intake.Flow) (identity.Principal, error)
 
 	// follow keeps e up to date until ctx ends. What came of each attempt goes to
 	// told, which may be called by one goroutine at a time.
@@ -37,7 +39,12 @@ func newSource(s settings, logger *slog.Logger) source {
 		Limits: v1alpha1.Limits{Rate: s.perTime, MaxRequests: s.maxRequests},
 	}
 	if s.control != "" {
-		return &fromControl{address: s.control, rootsFile: s.controlCA, tokenFile: s.controlToken, trustFile: s.trustFile(), options: options, before: s.principal(), logger: logger}
+		f := &fromControl{
+			address: s.control, rootsFile: s.controlCA, tokenFile: s.controlToken, trustFile: s.trustFile(), gateway: s.gateway,
+			options: options, before: s.principal(), logger: logger,
+		}
+		f.reviewed = identity.Reviewed(f.ask, time.Now)
+		return f
 	}
 	return &fromFiles{
 		policies:  &policyFile{name: s.policy, options: options},
@@ -66,12 +73,7 @@ func (f *fromFiles) first() (compiled, *certs.Authority, error) {
 
 func (f *fromFiles) agent() identity.Principal { return f.who }
 
-func (f *fromFiles) facts() map[string]string {
-	if f.policies.name == "" {
-		return nil
-	}
-	return map[string]string{"policy_file": f.policies.name}
-}
+func (f *fromFiles) identify(intake.Flow) (identity.Principal, error) { return f.who, nil }
 
 func (f *fromFiles) follow(ctx context.Context, e *engine, told func(string, bool, error)) {
 	items := []watch.Item{{Name: "ca", Files: f.authority.files, Load: func() (bool, error) {
@@ -135,16 +137,19 @@ func (d *daemon) reloaded(item string, changed bool, err error) {
 	}
 	switch {
 	case err != nil && news:
-		if item == "ca" {
+		switch item {
+		case "ca":
 			d.metrics.CARejected()
-		} else {
+		case "policy":
 			d.metrics.PolicyRejected()
 		}
 		d.logger.Error("what changed does not load; the last good one stays in force", "what", item, "err", oneLine(err.Error()))
 	case err == nil && changed:
-		if ca := d.leaves.Authority(); item != "ca" {
+		ca := d.leaves.Authority()
+		switch {
+		case item == "policy":
 			d.metrics.PolicyLoaded(d.policy.Load().Revision())
-		} else if ca != nil {
+		case item == "ca" && ca != nil:
 			d.metrics.CALoaded(ca.NotAfter())
 		}
 		d.logger.Info("reloaded", "what", item, "policy", d.policy.Load().Revision())

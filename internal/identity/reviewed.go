@@ -40,8 +40,12 @@ const (
 	maxAskers  = 4096 // addresses
 )
 
-// ErrAsking is what an address gets that asks too much.
-var ErrAsking = errors.New("too many unknown callers from this address; wait and try again")
+// ErrLater is in the error of a connection whose owner is not known now, and may
+// be in a while: nothing was decided about it.
+var ErrLater = errors.New("try again")
+
+// ErrAsking is what an address gets that asks too much. It is an ErrLater.
+var ErrAsking = fmt.Errorf("too many unknown callers from this address: %w", ErrLater)
 
 // Reviewed returns a Func for a gateway, which serves many agents: ask says whose
 // a connection is, and its answer is kept for a minute. A connection that brings
@@ -128,7 +132,7 @@ func (r *reviews) answer(key caller, addr netip.Addr) (a *answer, mine bool, err
 			delete(r.answers, k) // any: who comes back is asked about again
 		}
 	}
-	a = &answer{done: make(chan struct{}), err: errors.New("asking whose the connection is did not finish")}
+	a = &answer{done: make(chan struct{}), err: fmt.Errorf("asking whose the connection is did not finish: %w", ErrLater)}
 	r.answers[key] = a
 	return a, true, nil
 }
@@ -166,6 +170,9 @@ func (r *reviews) find(a *answer, token string, addr netip.Addr, life time.Durat
 	ctx, done := context.WithTimeout(context.Background(), askTime)
 	defer done()
 	who, err := r.ask(ctx, token, addr)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", err, ErrLater)
+	}
 	if err == nil && (who.Namespace == "" || who.ServiceAccount == "") {
 		err = errors.New("nobody vouches for whose the connection is")
 	}

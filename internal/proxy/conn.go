@@ -118,6 +118,9 @@ func (c *conn) policy() *policy.View {
 func (c *conn) identify() *refusal {
 	p, err := c.s.cfg.Identify(c.flow)
 	if err != nil {
+		if errors.Is(err, identity.ErrLater) {
+			return &refusal{status: 503, reason: "identity_unavailable", detail: err.Error()}
+		}
 		return &refusal{status: 407, reason: "unknown_principal", detail: err.Error()}
 	}
 	if p != c.principal || c.principalID == "" {

@@ -155,6 +155,9 @@ func (x *exchange) refusalAnswer(why *refusal) answer {
 	if p.Request != "" {
 		a.add("X-Aegrail-Request-Id", p.Request)
 	}
+	if why.status == 407 {
+		a.add("Proxy-Authenticate", `Basic realm="aegrail-engine"`) // RFC 9110 section 15.5.8; what most clients can answer
+	}
 	if why.retryAfter > 0 {
 		a.add("Retry-After", strconv.Itoa(int((why.retryAfter+time.Second-1)/time.Second)))
 	}

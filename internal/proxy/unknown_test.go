@@ -1,0 +1,44 @@
+package proxy_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/arpitcoder/aegrail-engine/internal/enginetest"
+	"github.com/arpitcoder/aegrail-engine/internal/identity"
+	"github.com/arpitcoder/aegrail-engine/internal/intake"
+	"github.com/arpitcoder/aegrail-engine/internal/proxy"
+)
+
+// Who is not known may be asked for credentials; who cannot be known now is told
+// to come again. Neither reaches anything.
+func TestWhoIsNotKnownIsToldWhatToDo(t *testing.T) {
+	var fault error
+	e := enginetest.Start(t, &enginetest.Options{Proxy: func(c *proxy.Config) {
+		c.Identify = func(intake.Flow) (identity.Principal, error) { return identity.Principal{}, fault }
+	}})
+	for _, row := range []struct {
+		fault     error
+		status    int
+		reason    string
+		challenge string
+	}{
+		{errors.New("no pod of ours"), 407, "unknown_principal", `Basic realm="aegrail-engine"`},
+		{fmt.Errorf("control is away: %w", identity.ErrLater), 503, "identity_unavailable", ""},
+	} {
+		fault = row.fault
+		for _, head := range []string{"CONNECT allowed.test:443 HTTP/1.1\r\nHost: allowed.test:443\r\n\r\n", "GET http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\n\r\n"} {
+			c := e.RawProxy(t)
+			c.Send(head)
+			r := c.Reply(head[:3])
+			refused(t, head[:7], r, row.status, row.reason)
+			if got := r.Header.Get("Proxy-Authenticate"); got != row.challenge {
+				t.Errorf("%s: asked for %q, want %q", head[:7], got, row.challenge)
+			}
+		}
+		e.WantRecord(t, enginetest.Fields{"event": "egress_denied", "reason": row.reason})
+	}
+	untouched(t, e, "allowed.test")
+	notAsked(t, e, "allowed.test")
+}
