@@ -17,6 +17,7 @@ type doctorOptions struct {
 	engineUID                        uint32
 	policies                         []string
 	host                             string
+	pid                              int
 	advisory, asJSON                 bool
 	patience                         time.Duration
 }
@@ -27,16 +28,16 @@ func doctorCommand(w *world) *cobra.Command {
 		Use:   "doctor",
 		Short: "Try the ways around the engine, from where an agent is",
 		Long: "Try the ways around the engine from where an agent is, and say for each whether it is held.\n\n" +
-			"Run it as the agent: in its container or an ephemeral one beside it (kubectl debug --image\n" +
-			"with the engine's image, then /aegrail-engine doctor), or as the command of exec. It sends to\n" +
-			"addresses of documentation (192.0.2.0/24, 2001:db8::/32), to the engine's ports on this pod's\n" +
-			"own addresses and to the configured resolver. Each try that the engine judges leaves a refusal\n" +
-			"in its log, for names below aegrail.invalid.\n\n" +
+			"Run it as the agent: in its container, as the command of exec, or with the engine's image in an\n" +
+			"ephemeral container beside it, as the agent's user and with --pid for the agent's process. It\n" +
+			"sends to addresses of documentation (192.0.2.0/24, 2001:db8::/32), to the engine's ports on\n" +
+			"this pod's own addresses and to the configured resolver. Each try that the engine judges leaves\n" +
+			"a refusal in its log, for names below aegrail.invalid.\n\n" +
 			"A line for each check: held, or OPEN and what to change. Exit code 0: all held; 1: something is\n" +
 			"open; 2: it could not run.",
 		Example: "  aegrail-engine doctor\n" +
 			"  aegrail-engine exec --policy policy.yaml -- aegrail-engine doctor --policy policy.yaml\n" +
-			"  kubectl exec POD -c AGENT -- /aegrail-engine doctor --json",
+			"  kubectl debug POD --image IMAGE --target AGENT --profile restricted -- /aegrail-engine doctor --pid 1",
 		Args: takes(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return examine(c.Context(), o, c.Flags().Changed, w.stdout)
@@ -48,6 +49,7 @@ func doctorCommand(w *world) *cobra.Command {
 	f.Uint16Var(&o.forward, "forward-port", 15080, "`PORT` of the engine's forward proxy; 0: there is none; likewise")
 	f.Uint16Var(&o.admin, "admin-port", 15020, "`PORT` of the engine's --admin-listen; 0: there is none; likewise")
 	f.Uint32Var(&o.engineUID, "engine-uid", 0, "`UID` that the engine runs as; 0: who listens on the transparent port")
+	f.IntVar(&o.pid, "pid", 0, "`PID` of the agent's process, from an ephemeral container that shares its processes (kubectl debug --target): its files, environment and privileges are looked at")
 	f.StringSliceVar(&o.policies, "policy", nil, "policy `FILES` that the agent must not be able to write")
 	f.StringVar(&o.host, "host", "", "`HOST` that the policy allows on port 443: the bundle must verify the engine's certificate for it; nothing is asked of the host")
 	f.BoolVar(&o.advisory, "advisory", false, "the pod's enforcement is advisory: programs must find the engine by their proxy variables")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -15,6 +16,13 @@ func examine(ctx context.Context, o *doctorOptions, changed func(flag string) bo
 	c := doctor.Config{
 		Transparent: o.transparent, DNS: o.dns, Forward: o.forward, Admin: o.admin, EngineUID: o.engineUID,
 		Environ: os.Environ(), Advisory: o.advisory, Host: o.host, Patience: o.patience,
+	}
+	if o.pid != 0 {
+		environ, err := doctor.Environ(o.pid)
+		if err != nil {
+			return badInput(fmt.Errorf("--pid %d: %w; run as the user of that process, with its processes shared", o.pid, err))
+		}
+		c.PID, c.Environ = o.pid, environ
 	}
 	for _, name := range o.policies {
 		full, err := filepath.Abs(name)

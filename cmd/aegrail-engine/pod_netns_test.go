@@ -41,6 +41,10 @@ func podPrograms() map[string]func([]string) {
 		},
 		"get":       attackGet,
 		"multipath": multipathProgram,
+		"wait": func([]string) {
+			fmt.Println("ready")
+			_, _ = io.Copy(io.Discard, os.Stdin)
+		},
 	}
 }
 
@@ -300,8 +304,42 @@ func TestPodE01WithoutItsEngineNothingLeaves(t *testing.T) {
 func allOpen() []string {
 	return []string{
 		"E1 TCP to an IPv4 address", "E1 TCP to an IPv6 address", "E2 ICMP over IPv4", "E2 ICMP over IPv6", "E2 UDP and QUIC over IPv4",
-		"E2 UDP and QUIC over IPv6", "E2 DNS over UDP at a server of one's own", "E2 DNS over TCP at a server of one's own",
+		"E2 UDP and QUIC over IPv6", "E2 an answer to an address that is elsewhere", "E2 what is redirected, out of an interface", "E2 DNS over UDP at a server of one's own", "E2 DNS over TCP at a server of one's own",
 		"E2 a name outside the policy at the configured resolver", "E4 the engine's metrics and administration",
+	}
+}
+
+// An ephemeral container has an environment and files of its own.
+func TestPodDoctorLooksAtTheAgentsProcess(t *testing.T) {
+	rules := podRules()
+	s := newInjected(t, &rules)
+	agent := s.agent(netns.Container{UID: 1000}).Command(t, "wait")
+	stdin, err := agent.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := agent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Do(func() { err = agent.Start() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stdin.Close(); _ = agent.Wait() })
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
+		t.Fatal(line, err)
+	}
+	pid := fmt.Sprint(agent.Process.Pid)
+	bare := netns.Container{UID: 1000, Environ: []string{"PATH=/bin"}}
+	if out, code := s.Run(t, bare, "aegrail-engine", "doctor", "--pid", pid, "--host", "api.allowed.test"); code != 0 || !strings.Contains(out, "verifies the engine's certificate for api.allowed.test") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	if out, code := s.Run(t, bare, "aegrail-engine", "doctor"); code != 1 || !strings.Contains(out, "SSL_CERT_FILE is not set") {
+		t.Errorf("without --pid: exit code %d\n%s", code, out)
+	}
+	if out, code := s.Run(t, netns.Container{UID: 1001}, "aegrail-engine", "doctor", "--pid", pid); code != 2 || !strings.Contains(out, "run as the user of that process") {
+		t.Errorf("as another user: exit code %d\n%s", code, out)
 	}
 }
 
@@ -328,7 +366,7 @@ func TestPodDoctorFindsEachHole(t *testing.T) {
 		"a range is free": {func(r *redirect.Rules) { r.Free = append(r.Free, netip.MustParsePrefix("192.0.2.0/24")) }, agent, nil,
 			[]string{"E1 TCP to an IPv4 address", "E2 ICMP over IPv4", "E2 UDP and QUIC over IPv4"}},
 		"IPv6 is free": {func(r *redirect.Rules) { r.Free = append(r.Free, netip.MustParsePrefix("2001:db8::/32")) }, agent, nil,
-			[]string{"E1 TCP to an IPv6 address", "E2 ICMP over IPv6", "E2 UDP and QUIC over IPv6"}},
+			[]string{"E1 TCP to an IPv6 address", "E2 ICMP over IPv6", "E2 UDP and QUIC over IPv6", "E2 an answer to an address that is elsewhere"}},
 		"metrics are not protected":         {func(r *redirect.Rules) { r.Protected = nil }, agent, nil, []string{"E4 the engine's metrics and administration"}},
 		"the agent is exempt":               {func(r *redirect.Rules) { r.Exempt = append(r.Exempt, 1000) }, agent, nil, allOpen()},
 		"privilege escalation":              {nil, netns.Container{UID: 1000, Escalation: true}, nil, []string{"E3 capabilities, and programs that give them"}},

@@ -31,6 +31,9 @@ type Config struct {
 	Host string
 	// Patience bounds each wait for an answer; 0 is 3 seconds.
 	Patience time.Duration
+	// PID is the agent's process, whose files, environment and privileges are
+	// looked at where this one is another container's; 0: this one's own.
+	PID int
 	// Root is where /proc, /etc, /var and what else is looked at are; "" is /.
 	Root string
 }
@@ -102,7 +105,7 @@ func Run(ctx context.Context, c Config) (Report, error) {
 		p.EngineUID, _ = p.listener(p.Transparent)
 	}
 	// What a counter of dropped packets is evidence for runs alone.
-	first, rest := p.messageChecks(), append(append(p.networkChecks(), p.privilegeChecks()...), p.fileChecks()...)
+	first, rest := append(p.messageChecks(), p.aroundChecks()...), append(append(p.networkChecks(), p.privilegeChecks()...), p.fileChecks()...)
 	findings := make([]Finding, len(first)+len(rest))
 	for i, ch := range first {
 		findings[i] = ch.find(ctx)

@@ -171,7 +171,23 @@ func TestWhatIsTheEnginesAloneIsFound(t *testing.T) {
 	if err := os.MkdirAll(p.path(logDir), 0o755); err != nil { //nolint:gosec // a test's
 		t.Fatal(err)
 	}
+	finds(t, p.log(), false, "/var/log/aegrail can be written") // what is mounted there cannot be told
+	p = machine(t, Config{}, map[string]string{"proc/self/mountinfo": "1 2 0:1 / / rw - overlay overlay rw\n", "var/log/aegrail/.keep": ""})
+	if err := os.Remove(p.path("var/log/aegrail/.keep")); err != nil {
+		t.Fatal(err)
+	}
+	finds(t, p.log(), true, "out of reach") // the image's own, and empty
+	p = machine(t, Config{PID: 7}, map[string]string{
+		"proc/7/mountinfo": "1 2 0:1 / /var/log/aegrail rw - tmpfs tmpfs rw\n", "proc/7/root/etc/aegrail/key/tls.key": pair, "proc/7/status": "Name:\tagent\n",
+	})
+	finds(t, p.keys(), false, "/etc/aegrail/key/tls.key holds a private key")
+	if err := os.MkdirAll(p.path(logDir), 0o755); err != nil { //nolint:gosec // a test's
+		t.Fatal(err)
+	}
 	finds(t, p.log(), false, "/var/log/aegrail can be written")
+	if s, err := p.status(); err != nil || s["Name"] != "agent" {
+		t.Errorf("%v, %v", s, err)
+	}
 }
 
 // environ is what injection or exec makes of an image's own environment.

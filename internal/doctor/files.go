@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -111,11 +112,27 @@ func (p *patient) log() outcome {
 	switch {
 	case found != "":
 		return open("%s can be read", found)
-	case unix.Access(p.path(logDir), unix.W_OK) == nil:
+	case unix.Access(p.path(logDir), unix.W_OK) == nil && p.mounted(logDir):
 		return open("/%s can be written", logDir)
 	default:
 		return held("/%s is out of reach", logDir)
 	}
+}
+
+// mounted reports whether something is mounted at the directory. The engine's
+// image has one of its own at the log's place, which nobody mounts.
+func (p *patient) mounted(dir string) bool {
+	name := "proc/self/mountinfo"
+	if p.PID != 0 {
+		name = filepath.Join("proc", strconv.Itoa(p.PID), "mountinfo")
+	}
+	data, err := p.read(name, maxProc)
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) > 4 && f[4] == "/"+dir { // proc_pid_mountinfo(5)
+			return true
+		}
+	}
+	return err != nil // not known: it may be
 }
 
 // policy looks for policies that this process could write, where the engine

@@ -22,8 +22,15 @@ import (
 // with their number.
 const maxProc = 4 << 20 // 4 MiB
 
-// path is name below the root.
-func (p *patient) path(name string) string { return filepath.Join(p.Root, name) }
+// path is name below the root, or for what is not of the kernel below that of
+// the agent's process.
+func (p *patient) path(name string) string {
+	name = strings.TrimPrefix(name, "/")
+	if p.PID != 0 && name != "proc" && !strings.HasPrefix(name, "proc/") {
+		return filepath.Join(p.Root, "proc", strconv.Itoa(p.PID), "root", name)
+	}
+	return filepath.Join(p.Root, name)
+}
 
 func (p *patient) read(name string, most int64) ([]byte, error) {
 	f, err := os.Open(p.path(name))
@@ -124,9 +131,13 @@ func (p *patient) landed(local netip.AddrPort) bool {
 	})
 }
 
-// status is /proc/self/status :: name → value.
+// status is /proc/self/status, or that of the agent's process :: name → value.
 func (p *patient) status() (map[string]string, error) {
-	data, err := p.read("proc/self/status", maxProc)
+	name := "proc/self/status"
+	if p.PID != 0 {
+		name = filepath.Join("proc", strconv.Itoa(p.PID), "status")
+	}
+	data, err := p.read(name, maxProc)
 	if err != nil {
 		return nil, err
 	}
@@ -185,6 +196,15 @@ func (p *patient) engines() []int {
 	return pids
 }
 
+// Environ is the environment that the process pid was started with.
+func Environ(pid int) ([]string, error) {
+	data, err := (&patient{Config{Root: "/"}}).read(filepath.Join("proc", strconv.Itoa(pid), "environ"), maxProc)
+	if err != nil {
+		return nil, err
+	}
+	return strings.Split(strings.TrimRight(string(data), "\x00"), "\x00"), nil
+}
+
 // files calls see for each readable file below the directory dir, in order, up
 // to 1000 files and 256 KiB of each.
 func (p *patient) files(dir string, see func(name string, data []byte)) {
@@ -196,7 +216,7 @@ func (p *patient) files(dir string, see func(name string, data []byte)) {
 		if err != nil || d.IsDir() {
 			return nil //nolint:nilerr // what cannot be read is held
 		}
-		rel, err := filepath.Rel(p.Root, name)
+		rel, err := filepath.Rel(p.path("/"), name)
 		if err != nil {
 			return nil //nolint:nilerr // it is below the root
 		}

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,7 +39,7 @@ func newNamespace(tb testing.TB) *Namespace {
 		n.id = unix.Gettid()
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		if err == nil {
-			err = loopbackUp()
+			err = errors.Join(loopbackUp(), filter())
 		}
 		made <- err
 		for work := range n.work {
@@ -50,6 +51,25 @@ func newNamespace(tb testing.TB) *Namespace {
 		tb.Fatalf("a network namespace (as root, with CAP_SYS_ADMIN): %v", err)
 	}
 	return n
+}
+
+// filter refuses to the thread, and to what it starts, sockets to the
+// hypervisor, as the default filter of a container runtime does.
+func filter() error {
+	program := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the call's number
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_SOCKET, Jf: 3},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 16}, // its first argument, on a little-endian machine
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.AF_VSOCK, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
+	if errno != 0 {
+		return fmt.Errorf("filtering system calls: %w", errno)
+	}
+	return nil
 }
 
 // Do runs fn in the namespace: sockets that it opens and processes that it
