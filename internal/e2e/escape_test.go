@@ -7,14 +7,18 @@ import (
 	"testing"
 )
 
-// plainEngine is the user of the engine in testdata/plain.yaml. An attacker
-// does not know a drawn one beforehand; this one has a setuid binary in its image.
-const plainEngine = 2000000007
-
 // outcome is what the agent program says of an attempt.
 type outcome struct {
 	Succeeded bool   `json:"succeeded"`
 	Detail    string `json:"detail"`
+}
+
+// captives are the pods that every row is attempted in: one that was written by
+// hand, and one that was injected.
+func captives(t *testing.T, attempt func(*testing.T, agent)) {
+	t.Helper()
+	t.Run("by hand", func(t *testing.T) { attempt(t, byHand(t)) })
+	t.Run("injected", func(t *testing.T) { attempt(t, injected(t)) })
 }
 
 func (a agent) try(t *testing.T, attempt ...string) (o outcome) {
@@ -34,20 +38,9 @@ func (a agent) mustFail(t *testing.T, attempt ...string) outcome {
 	return o
 }
 
-// captive is a pod in plain mode whose agent is root, made for the first test that asks.
-func captive(t *testing.T) agent {
-	t.Helper()
-	if suite.captive == (agent{}) {
-		const name = "captive"
-		kubectl(t, "create", "namespace", name)
-		plainPod(t, name)
-		suite.captive = agent{name, "bot", "agent"}
-	}
-	return suite.captive
-}
+func TestE01WhateverIsDialledLandsInTheEngine(t *testing.T) { captives(t, dialsEverything) }
 
-func TestE01WhateverIsDialledLandsInTheEngine(t *testing.T) {
-	a := captive(t)
+func dialsEverything(t *testing.T, a agent) {
 	// The address is the agent's choice, and does not matter: the name is resolved by the engine.
 	var got answer
 	a.exec(t, &got, "send", "-direct", "-method", "POST", "-body", "direct", "-host", modelHost, "https://1.2.3.5/v1/chat/completions")
@@ -87,8 +80,9 @@ func TestE01WhateverIsDialledLandsInTheEngine(t *testing.T) {
 	}
 }
 
-func TestE02NoOtherProtocolGetsOut(t *testing.T) {
-	a := captive(t)
+func TestE02NoOtherProtocolGetsOut(t *testing.T) { captives(t, speaksOtherProtocols) }
+
+func speaksOtherProtocols(t *testing.T, a agent) {
 	for _, address := range []string{"1.2.3.4:443", "1.2.3.4:9999", "[2606:e2e::4]:443"} {
 		a.mustFail(t, "udp", address)
 	}
@@ -119,12 +113,13 @@ func TestE02NoOtherProtocolGetsOut(t *testing.T) {
 	}
 }
 
-func TestE03RootInTheAgentsContainerIsHeldAsWell(t *testing.T) {
-	a := captive(t)
+func TestE03RootInTheAgentsContainerIsHeldAsWell(t *testing.T) { captives(t, triesAsRoot) }
+
+func triesAsRoot(t *testing.T, a agent) {
 	if id := strings.TrimSpace(a.shell(t, "id", "-u")); id != "0" {
 		t.Fatalf("the agent is user %s, and this test is about root", id)
 	}
-	engine := fmt.Sprint(plainEngine)
+	engine := a.engineUID(t)
 	a.mustFail(t, "become", engine, "tcp", "1.2.3.4:9999")
 	// The image has a binary that is the engine's user's, with the setuid bit.
 	if got := a.shell(t, "/setuid", "become", engine, "tcp", "1.2.3.4:9999"); !strings.Contains(got, `"succeeded":false`) {
@@ -151,8 +146,9 @@ func shellLine(a agent, line string) (string, error) {
 	return command("", "kubectl", "exec", "-n", a.namespace, a.pod, "-c", a.container, "--", "sh", "-c", line)
 }
 
-func TestE04TheEnginesPortsAreNoWayIn(t *testing.T) {
-	a := captive(t)
+func TestE04TheEnginesPortsAreNoWayIn(t *testing.T) { captives(t, dialsTheEngine) }
+
+func dialsTheEngine(t *testing.T, a agent) {
 	ip := strings.TrimSpace(kubectl(t, "get", "pod", "-n", a.namespace, a.pod, "-o", "jsonpath={.status.podIP}"))
 	for _, address := range []string{"127.0.0.1:15020", "[::1]:15020", ip + ":15020", "127.0.0.1:15080"} {
 		a.mustFail(t, "dial", "tcp", address, `GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n`)
@@ -179,8 +175,9 @@ func TestE04TheEnginesPortsAreNoWayIn(t *testing.T) {
 	}
 }
 
-func TestE05KeysTokensLogAndPolicyAreOutOfReach(t *testing.T) {
-	a := captive(t)
+func TestE05KeysTokensLogAndPolicyAreOutOfReach(t *testing.T) { captives(t, reachesForKeys) }
+
+func reachesForKeys(t *testing.T, a agent) {
 	a.mustFail(t, "read", "/etc/aegrail/key", "/etc/aegrail/key/*", "/etc/aegrail/policy/*", "/var/run/secrets/aegrail", "/var/log/aegrail", "/var/log/aegrail/*",
 		"/proc/[0-9]*/root/etc/aegrail/key", "/proc/[0-9]*/root/var/log/aegrail/*")
 	a.mustFail(t, "write", "/etc/aegrail/ca/ca-bundle.pem", "/etc/aegrail/policy/policy.yaml", "/var/log/aegrail/audit.log")
@@ -188,7 +185,7 @@ func TestE05KeysTokensLogAndPolicyAreOutOfReach(t *testing.T) {
 		t.Errorf("found %s", out)
 	}
 	for _, may := range []string{"get secrets", "list secrets", "update configmaps", "patch pods", "update namespaces", "create pods/ephemeralcontainers", "create pods/exec", "create serviceaccounts/token"} {
-		if got, _ := command("", "kubectl", append([]string{"auth", "can-i", "-n", a.namespace, "--as=system:serviceaccount:" + a.namespace + ":bot"}, strings.Fields(may)...)...); strings.TrimSpace(got) != "no" {
+		if got, _ := command("", "kubectl", append([]string{"auth", "can-i", "-n", a.namespace, "--as=" + a.account(t)}, strings.Fields(may)...)...); strings.TrimSpace(got) != "no" {
 			t.Errorf("the agent's account may %s: %s", may, got)
 		}
 	}

@@ -137,29 +137,23 @@ func renew(t *testing.T, namespace, certificate string) {
 }
 
 func TestK02AnAuthorityIsRenewedUnderLoadInPlainMode(t *testing.T) {
-	a := captive(t)
+	a := byHand(t)
 	reloads := a.mustMetric(t, "aegrail_ca_reloads_total")
 	l := loadFrom(t, a)
-	renew(t, a.namespace, "agents-ca")
+	renew(t, a.namespace, "aegrail-ca")
 	a.grows(t, "aegrail_ca_reloads_total", reloads)
 	l.end(t)
 	records(t, a.log(t))
 }
 
 func TestAPolicyChangesUnderLoadInPlainMode(t *testing.T) {
-	a := captive(t)
+	a := byHand(t)
 	embeddings := "https://" + modelHost + "/v1/embeddings"
 	if got := a.send(t, "POST", embeddings, "x"); got.Status != 403 {
 		t.Fatalf("before the change: %+v", got)
 	}
 	l := loadFrom(t, a)
-	policy := kubectl(t, "get", "configmap", "-n", a.namespace, "aegrail-policy", "-o", `go-template={{index .data "policy.yaml"}}`)
-	changed := policy + "    - name: embeddings\n      hosts: [" + modelHost + "]\n      methods: [POST]\n      paths: [/v1/embeddings]\n"
-	patch, err := json.Marshal(map[string]any{"data": map[string]string{"policy.yaml": changed}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	kubectl(t, "patch", "configmap", "-n", a.namespace, "aegrail-policy", "--type=merge", "-p", string(patch))
+	upgrade(t, "--set", "policy.rules[0].paths[1]=/v1/embeddings")
 	await(t, "the new rule is in force", func(context.Context) error {
 		if got := a.send(t, "POST", embeddings, "x"); got.Status != 200 {
 			return fmt.Errorf("it is %d", got.Status)
@@ -168,13 +162,27 @@ func TestAPolicyChangesUnderLoadInPlainMode(t *testing.T) {
 	})
 	l.end(t)
 
-	// A policy that does not compile leaves the last good one in force.
+	// One that does not compile, past the chart's check, leaves the last good one in force.
 	failing := a.mustMetric(t, "aegrail_policy_reloads_total")
-	broken, _ := json.Marshal(map[string]any{"data": map[string]string{"policy.yaml": changed + "    nonsense: 1\n"}})
+	policy := kubectl(t, "get", "configmap", "-n", a.namespace, "aegrail-policy", "-o", `go-template={{index .data "policy.yaml"}}`)
+	broken, err := json.Marshal(map[string]any{"data": map[string]string{"policy.yaml": strings.Replace(policy, "methods:", "method:", 1)}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	kubectl(t, "patch", "configmap", "-n", a.namespace, "aegrail-policy", "--type=merge", "-p", string(broken))
 	a.grows(t, "aegrail_policy_reloads_total", failing)
 	if got := a.send(t, "POST", embeddings, "x"); got.Status != 200 {
 		t.Errorf("with a broken policy: %+v", got)
 	}
+	upgrade(t)
 	records(t, a.log(t))
+}
+
+// upgrade installs the chart without control again, with more values.
+func upgrade(t *testing.T, more ...string) {
+	t.Helper()
+	if _, err := command("", "helm", append([]string{"upgrade", "plain", "../../charts/aegrail-engine", "--namespace", "aegrail-plain",
+		"--values", "testdata/plain.values.yaml", "--wait", "--timeout", "100s"}, more...)...); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -36,7 +36,11 @@ var suite struct {
 	kube    kubernetes.Interface
 	dns     *nameserver
 	origins *origins
-	captive agent // made by the first test that asks for it
+	logs    *collector
+
+	// Made by the first test that asks.
+	byHand, installed bool
+	injected          agent
 }
 
 func TestMain(m *testing.M) {
@@ -56,6 +60,14 @@ func run(m *testing.M, hold bool) (code int, err error) {
 	if suite.dir == "" || suite.stack == "" {
 		return 0, errors.New("start this with internal/e2e/run.sh, which makes the namespace that it runs in")
 	}
+	if suite.origins, err = startOrigins(); err != nil {
+		return 0, err
+	}
+	defer suite.origins.stop()
+	if suite.logs, err = startCollector(); err != nil {
+		return 0, err
+	}
+	defer suite.logs.server.Close()
 	if err := prepare(); err != nil {
 		return 0, err
 	}
@@ -87,10 +99,6 @@ func run(m *testing.M, hold bool) (code int, err error) {
 		return 0, err
 	}
 	defer suite.dns.stop()
-	if suite.origins, err = startOrigins(); err != nil {
-		return 0, err
-	}
-	defer suite.origins.stop()
 	if err := nodeReady(); err != nil {
 		return 0, err
 	}
@@ -100,10 +108,14 @@ func run(m *testing.M, hold bool) (code int, err error) {
 	}
 	progress("cert-manager is installed")
 	code = m.Run()
+	sessions, records, err := suite.logs.verify()
+	if err == nil {
+		progress("%d records of %d engines verify, as they were delivered; %d checkpoints beside them", records, sessions, suite.logs.notes)
+	}
 	if hold {
 		wait()
 	}
-	return code, nil
+	return code, err
 }
 
 // progress says on the way how long things take.
@@ -134,8 +146,16 @@ func prepare() error {
 	if err != nil {
 		return err
 	}
+	// The image's roots, and the authority of the tests' world with them.
+	roots, err := os.ReadFile("/etc/ssl/certs/ca-certificates.crt")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(ours("roots.pem"), append(roots, suite.origins.ca.pem()...), 0o644); err != nil {
+		return err
+	}
 	product := layer{
-		files: map[string]string{"/etc/ssl/certs/ca-certificates.crt": "/etc/ssl/certs/ca-certificates.crt"},
+		files: map[string]string{"/etc/ssl/certs/ca-certificates.crt": ours("roots.pem")},
 		dirs:  map[string]int{"/var/log/aegrail": 65532},
 	}
 	programs, err := filepath.Glob(ours("aegrail-*")) // run.sh has built all of cmd/

@@ -5,34 +5,60 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
 
-// configMap makes one of a value that is not for YAML.
-func configMap(t *testing.T, namespace, name, key, value string) {
-	t.Helper()
-	file := t.TempDir() + "/" + key
-	if err := os.WriteFile(file, []byte(value), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	kubectl(t, "create", "configmap", "-n", namespace, name, "--from-file="+file)
-}
+// plainEngine is the user of the engine in deploy/manifests/plain-agent.yaml. An
+// attacker does not know a drawn one beforehand; this one has a setuid binary in its image.
+const plainEngine = 2000123456
 
-// plainPod makes what plain mode needs in a namespace, and the pod bot.
-func plainPod(t *testing.T, namespace string) {
+// byHand is an agent's pod in plain mode, made for the first test that asks: by
+// the chart without control and the pod of deploy/manifests, with the commands
+// of the chart's README. Its agent is root.
+func byHand(t *testing.T) agent {
 	t.Helper()
-	issueCA(t, namespace)
-	configMap(t, namespace, "aegrail-ca-bundle", "ca-bundle.pem", secret(t, namespace, "agents-ca", "ca.crt"))
-	configMap(t, namespace, "upstream-roots", "roots.pem", string(suite.origins.ca.pem()))
-	yaml, err := os.ReadFile("testdata/plain.yaml")
+	a := agent{"agents", "bot", "agent"}
+	if suite.byHand {
+		return a
+	}
+	suite.byHand = true
+	chart, err := filepath.Abs("../../charts/aegrail-engine")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := command(strings.ReplaceAll(string(yaml), "@namespace@", namespace), "kubectl", "apply", "-n", namespace, "-f", "-"); err != nil {
+	kubectl(t, "create", "namespace", a.namespace)
+	if _, err := command("", "helm", "install", "plain", chart, "--namespace", "aegrail-plain", "--create-namespace",
+		"--values", "testdata/plain.values.yaml", "--wait", "--timeout", "100s"); err != nil {
 		t.Fatal(err)
 	}
-	ready(t, namespace, "bot")
+	kubectl(t, "wait", "-n", a.namespace, "certificate/aegrail-ca", "--for=condition=Ready", "--timeout=60s")
+	dir := t.TempDir()
+	root := filepath.Join(dir, "root.crt")
+	if err := os.WriteFile(root, []byte(secret(t, a.namespace, "aegrail-root", "ca.crt")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bundle, err := exec.Command(filepath.Join(suite.dir, "bin", "aegrail-engine"), "ca", "bundle", "--ca", root).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pem := filepath.Join(dir, "ca-bundle.pem")
+	if err := os.WriteFile(pem, bundle, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	kubectl(t, "create", "configmap", "-n", a.namespace, "aegrail-ca-bundle", "--from-file", pem)
+	pod, err := os.ReadFile("../../deploy/manifests/plain-agent.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod = regexp.MustCompile(`ghcr\.io/\S+/aegrail-engine:\S+`).ReplaceAll(pod, []byte(productImage))
+	pod = regexp.MustCompile(`registry\.example/bot:\S+`).ReplaceAll(pod, []byte(agentImage))
+	apply(t, string(pod))
+	ready(t, a.namespace, a.pod)
+	return a
 }
 
 func digest(body string) string {
@@ -40,11 +66,13 @@ func digest(body string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func TestPlainModeHoldsAPodWithoutControl(t *testing.T) {
-	namespace(t, "plain")
-	plainPod(t, "plain")
-	bot := agent{"plain", "bot", "agent"}
+func TestPlainModeHoldsAPodWithoutControl(t *testing.T) { served(t, byHand(t)) }
 
+// served says of an agent's pod that what policy allows goes through, that what
+// it does not allow is refused so that a client can read it, and that the log
+// has both.
+func served(t *testing.T, bot agent) {
+	t.Helper()
 	body := fmt.Sprintf(`{"model": "m", "prompt": %q}`, t.Name())
 	got := bot.send(t, "POST", "https://"+modelHost+"/v1/chat/completions", body)
 	if got.Status != 200 || !strings.HasSuffix(got.Body, body) {
@@ -73,7 +101,7 @@ func TestPlainModeHoldsAPodWithoutControl(t *testing.T) {
 		t.Errorf("the log has no completion with the body's digest: %+v", done)
 	}
 	for _, r := range done {
-		if a := r.Payload.Agent; a.Namespace != "plain" || a.ServiceAccount != "bot" || a.Pod != "bot" {
+		if a := r.Payload.Agent; a.Namespace != bot.namespace || a.ServiceAccount == "" || a.Pod != bot.pod {
 			t.Errorf("the log says the agent is %+v", a)
 		}
 	}
