@@ -40,7 +40,7 @@ type key struct {
 
 func (d *decoder) fail(n *yaml.Node, field, problem, expected, fix string) {
 	if len(d.errs) < maxErrors {
-		d.errs = append(d.errs, &Error{d.file, n.Line, n.Column, field, problem, expected, fix})
+		d.errs = append(d.errs, &Error{File: d.file, Line: n.Line, Column: n.Column, Field: field, Problem: problem, Expected: expected, Fix: fix})
 	}
 }
 

@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -40,6 +41,7 @@ type Error struct {
 	Problem      string // what is there
 	Expected     string // what should be there
 	Fix          string // what to do; may be ""
+	Within       string // which rule of which policy, by their names; "" where the field is in no rule that has one
 }
 
 // Error gives place, field, problem, expectation and fix in one line.
@@ -63,6 +65,9 @@ func (e *Error) Error() string {
 	}
 	if e.Fix != "" {
 		b.WriteString("; " + e.Fix)
+	}
+	if e.Within != "" {
+		b.WriteString(" (" + e.Within + ")")
 	}
 	return b.String()
 }
@@ -96,7 +101,19 @@ func (p *AgentPolicy) ErrorAt(field, problem, expected, fix string) *Error {
 	if file == "" {
 		file = "policy " + p.Metadata.Name
 	}
-	return &Error{file, pos.Line, pos.Column, field, problem, expected, fix}
+	return &Error{file, pos.Line, pos.Column, field, problem, expected, fix, p.within(field)}
+}
+
+// within names the rule that a field is of. Who wrote it knows its name;
+// numbers are found by counting, and lines are those of a rendered file.
+func (p *AgentPolicy) within(field string) string {
+	text, _ := strings.CutPrefix(field, "spec.rules[")
+	number, _, found := strings.Cut(text, "]")
+	i, err := strconv.Atoi(number)
+	if !found || err != nil || i < 0 || i >= len(p.Spec.Rules) || p.Spec.Rules[i].Name == "" {
+		return ""
+	}
+	return "rule " + shorten(p.Spec.Rules[i].Name) + " of policy " + shorten(p.Metadata.Name)
 }
 
 // nearest returns the word of words that a typing error might have turned into

@@ -407,3 +407,20 @@ func TestPinsOfEveryHash(t *testing.T) {
 		}
 	}
 }
+
+func TestAFaultNamesItsRuleWhereThatHasAName(t *testing.T) {
+	const policy = "apiVersion: aegrail.io/v1alpha1\nkind: AgentPolicy\nmetadata: {name: bot}\nspec:\n  rules:\n" +
+		"    - {name: gate, hosts: [a.example], methods: [get]}\n" +
+		"    - {hosts: [b.example], methods: [post]}\n"
+	_, err := v1alpha1.Parse("policy.yaml", []byte(policy))
+	var faults v1alpha1.Errors
+	if !errors.As(err, &faults) || len(faults) != 2 {
+		t.Fatalf("%v, want two faults", err)
+	}
+	if want := "(rule gate of policy bot)"; !strings.HasSuffix(faults[0].Error(), want) {
+		t.Errorf("%s, want it to end with %s", faults[0], want)
+	}
+	if faults[1].Within != "" {
+		t.Errorf("%s, and the rule has no name", faults[1])
+	}
+}
