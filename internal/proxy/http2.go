@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/textproto"
 	"strconv"
+	"strings"
 
 	"github.com/arpitcoder/aegrail-engine/internal/http1"
 	"github.com/arpitcoder/aegrail-engine/internal/upstream"
@@ -114,11 +116,29 @@ func (cl *h2client) interim(status int, fields []http1.Field) error {
 	return nil
 }
 
-// copyFields sets fields in h. Names are canonicalised by the server; values
-// were checked by the codec that read them.
+// copyFields sets fields in h. Values were checked by the codec that read them.
+// All text is one string, and the lists of one value are parts of one slice.
 func copyFields(h http.Header, fields []http1.Field) {
-	for _, f := range fields {
-		h.Add(string(f.Name), string(f.Value))
+	size := 0
+	for i := range fields {
+		size += len(fields[i].Name) + len(fields[i].Value)
+	}
+	var text strings.Builder
+	text.Grow(size)
+	for i := range fields {
+		text.Write(fields[i].Name)
+		text.Write(fields[i].Value)
+	}
+	rest, values := text.String(), make([]string, len(fields))
+	for i := range fields {
+		n, end := len(fields[i].Name), len(fields[i].Name)+len(fields[i].Value)
+		name := textproto.CanonicalMIMEHeaderKey(rest[:n])
+		values[i], rest = rest[n:end], rest[end:]
+		if have := h[name]; have != nil {
+			h[name] = append(have, values[i])
+		} else {
+			h[name] = values[i : i+1 : i+1]
+		}
 	}
 }
 
@@ -153,7 +173,9 @@ func (cl *h2client) relayBody(x *exchange, resp *upstream.Response) *refusal {
 		cl.wrote = true
 		cl.w.WriteHeader(resp.Status)
 	}
-	var last []byte
+	pooled, _ := outs.Get().(*[]byte)
+	last := (*pooled)[:0]
+	defer func() { *pooled = last[:0]; outs.Put(pooled) }()
 	for {
 		if left != 0 && !resp.Buffered() {
 			if err := cl.ctl.Flush(); err != nil {
