@@ -16,6 +16,7 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -39,6 +40,7 @@ type control struct {
 	policyFile *policyFile
 	policies   podca.Policies
 	serving    *serving
+	events     events.EventRecorder // nil before there is a manager
 }
 
 // newScheme knows the kinds that control reads and writes.
@@ -112,11 +114,11 @@ func cached() cache.Options { return cache.Options{ByObject: namespaces.Cached()
 
 // reconcile adds what runs on the leader, and returns who signs for pods.
 func (c *control) reconcile(mgr manager.Manager) (*podca.Signer, error) {
-	events := mgr.GetEventRecorder(serviceAccount)
+	c.events = mgr.GetEventRecorder(serviceAccount)
 	cas, err := namespaces.New(namespaces.Options{
 		Namespace: c.settings.namespace, Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Issuer: c.settings.namespaceIssuer,
 		PublicRoots: func() ([]byte, error) { return readFile("public roots", c.settings.publicRoots) },
-		ControlCA:   c.serving.ca, Events: events, Logger: c.logger, Report: c.counters.namespace,
+		ControlCA:   c.serving.ca, Events: c.events, Logger: c.logger, Report: c.counters.namespace,
 	})
 	if err != nil {
 		return nil, err
@@ -127,7 +129,7 @@ func (c *control) reconcile(mgr manager.Manager) (*podca.Signer, error) {
 	if err := mgr.Add(&guard{live: mgr.GetAPIReader(), count: c.counters.unheld.Set, logger: c.logger}); err != nil {
 		return nil, err
 	}
-	recorder, err := podca.NewRecorder(events, c.logger, c.counters.called)
+	recorder, err := podca.NewRecorder(c.events, c.logger, c.counters.called)
 	if err != nil {
 		return nil, err
 	}

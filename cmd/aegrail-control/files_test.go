@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,7 +17,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"k8s.io/client-go/tools/events"
 
 	"github.com/arpitcoder/aegrail-engine/internal/link"
 )
@@ -46,6 +50,8 @@ func TestABrokenPolicyKeepsTheLastGoodOne(t *testing.T) {
 		settings: settings{options: options{policy: name}}, logger: slog.New(slog.DiscardHandler), counters: newCounters(), health: newHealth(),
 		policyFile: &policyFile{name: name},
 	}
+	told := events.NewFakeRecorder(10)
+	c.events = told
 	pod := link.Pod{Namespace: "support", ServiceAccount: "bot", Name: "bot-1", UID: "u", CAGeneration: 1}
 	if _, _, err := c.policies.For(pod); err == nil {
 		t.Fatal("there is a policy before one was read")
@@ -79,8 +85,12 @@ func TestABrokenPolicyKeepsTheLastGoodOne(t *testing.T) {
 		if revision() != first {
 			t.Errorf("%s: the last good policy is gone", what)
 		}
-		if status, body := get(c.health.handler(), "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "policy: ") {
+		// Ready all the same: without control no pod is made, and no authority renewed.
+		if status, body := get(c.health.handler(), "/readyz"); status != http.StatusOK || !strings.HasPrefix(body, "ready\ndegraded: policy: ") {
 			t.Errorf("%s: /readyz %d %q", what, status, body)
+		}
+		if event := <-told.Events; !strings.Contains(event, "Warning PolicyRejected") || !strings.Contains(event, "last good one stays") {
+			t.Errorf("%s: event %q", what, event)
 		}
 		if _, body := get(c.counters.handler(), "/metrics"); !strings.Contains(body, "aegrail_control_policy_stale 1") {
 			t.Errorf("%s: the metric says nothing", what)
@@ -96,7 +106,7 @@ func TestABrokenPolicyKeepsTheLastGoodOne(t *testing.T) {
 	if _, err := load(); err != nil || revision() != first {
 		t.Errorf("the first policy once more: %v", err)
 	}
-	if status, body := get(c.health.handler(), "/readyz"); status != http.StatusOK {
+	if status, body := get(c.health.handler(), "/readyz"); status != http.StatusOK || body != "ready\n" {
 		t.Errorf("/readyz %d %q after the policy is right again", status, body)
 	}
 	write(t, name, policyTwo)
@@ -106,6 +116,27 @@ func TestABrokenPolicyKeepsTheLastGoodOne(t *testing.T) {
 	if _, body := get(c.counters.handler(), "/metrics"); !strings.Contains(body, "aegrail_control_policy_stale 0") {
 		t.Error("the metric says that the policy is stale")
 	}
+}
+
+// TestControlGoesOnForAWhileAfterItWasAskedToStop: it is unready at once.
+func TestControlGoesOnForAWhileAfterItWasAskedToStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &control{logger: slog.New(slog.DiscardHandler), health: newHealth()}
+		ctx, stop := context.WithCancel(t.Context())
+		work := c.outlive(ctx)
+		if status, body := get(c.health.handler(), "/readyz"); status != http.StatusOK {
+			t.Errorf("/readyz %d %q", status, body)
+		}
+		stop()
+		synctest.Wait()
+		if status, body := get(c.health.handler(), "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "stopping") {
+			t.Errorf("/readyz %d %q after the signal", status, body)
+		}
+		if work.Err() != nil {
+			t.Error("it ended at once")
+		}
+		<-work.Done() // or the test deadlocks
+	})
 }
 
 func get(h http.Handler, path string) (int, string) {

@@ -8,16 +8,27 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/arpitcoder/aegrail-engine/internal/watch"
 )
 
-// drain is how long answers under way may take after SIGTERM.
-const drain = 15 * time.Second
+const (
+	// linger is how long everything goes on after SIGTERM, unready: until the last
+	// API server, proxy and engine has heard of it they still come here, and a
+	// webhook that is not there is a pod that is refused.
+	linger = 5 * time.Second
+
+	// drain is how long answers under way may take after that. Both are inside the
+	// 30 seconds that kubelet gives a pod.
+	drain = 15 * time.Second
+)
 
 // What /readyz and metrics call the things that are read from files.
 const (
@@ -75,11 +86,23 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 	if s.enforcement == "advisory" {
 		logger.Warn("NOT ENFORCED: enforcement is advisory, and an agent that ignores its proxy variables goes where it wants")
 	}
-	if err := mgr.Start(ctx); err != nil {
+	if err := mgr.Start(c.outlive(ctx)); err != nil {
 		return fmt.Errorf("running control: %w", err)
 	}
 	logger.Info("stopped")
 	return nil
+}
+
+// outlive returns a context that ends linger after ctx does, in which time
+// control is unready and goes on.
+func (c *control) outlive(ctx context.Context) context.Context {
+	work, end := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() {
+		c.health.set("stopping", errors.New("control was asked to stop"))
+		c.logger.Info("stopping", "linger", linger, "drain", drain)
+		time.AfterFunc(linger, end)
+	})
+	return work
 }
 
 // loadPolicy puts the policy file in force, if it is another one.
@@ -101,17 +124,32 @@ func (c *control) follow(ctx context.Context) error {
 	return nil
 }
 
-// reloaded says what came of reading a file again.
+// reloaded says what came of reading a file again: in /readyz, metric, log and
+// an Event on control's namespace.
 func (c *control) reloaded(item string, changed bool, err error) {
-	news := c.health.set(item, err)
+	news := c.health.bear(item, err)
 	switch {
 	case err != nil && news:
 		c.counters.loaded(item, err)
 		c.logger.Error("what changed does not load; the last good one stays in force", "what", item, "err", oneLine(err))
+		c.tell(corev1.EventTypeWarning, "Rejected", item, "it does not load, and the last good one stays in force: "+oneLine(err))
 	case err == nil && (changed || news):
 		c.counters.loaded(item, nil)
 		c.logger.Info("reloaded", "what", item)
+		if news {
+			c.tell(corev1.EventTypeNormal, "Loaded", item, "it loads again")
+		}
 	}
+}
+
+// tell makes an Event on control's own namespace, like PolicyRejected.
+func (c *control) tell(kind, what, item, note string) {
+	if c.events == nil {
+		return // there is no cluster yet
+	}
+	reason := strings.ToUpper(item[:1]) + item[1:] + what
+	on := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: c.settings.namespace}}
+	c.events.Eventf(on, nil, kind, reason, "Load", "%s: %s", item, note)
 }
 
 // everywhere is a part of control that runs in every replica, leader or not.
