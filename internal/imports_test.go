@@ -86,8 +86,8 @@ const (
 func rows() map[string]row {
 	return map[string]row{
 		// The program: it wires everything and nothing imports it.
-		"cmd/aegrail-engine": {ours: []string{anyOurs}, modules: []string{cobra, pflag, xSys}, tests: []string{nftables}},
-		"cmd/aegrail-init":   {ours: []string{"internal/redirect"}, modules: []string{cobra, pflag}, tests: []string{"internal/intake", nftables, xSys}},
+		"cmd/aegrail-engine": {ours: []string{anyOurs}, modules: []string{cobra, pflag, xSys}, tests: []string{nftables, kubeAPI}},
+		"cmd/aegrail-init":   {ours: []string{"internal/redirect"}, modules: []string{cobra, pflag}, tests: []string{"internal/intake", "internal/inject", kubeAPI, nftables, xSys}},
 
 		// The public contract and the certificate authority.
 		policyTypes: {modules: []string{yaml}},
@@ -139,7 +139,7 @@ func rows() map[string]row {
 		},
 		"internal/admission": {
 			ours: []string{"internal/inject", "internal/policy", policyTypes}, modules: []string{kubeAPI, kubeMachine, kubeRuntime},
-			tests: []string{kubeYAML, applyPatch, celGo, "k8s.io/client-go"}, control: true,
+			tests: []string{kubeYAML, applyPatch, celGo}, control: true,
 		},
 
 		// For tests and demonstration only.
@@ -262,6 +262,8 @@ func allowed(r row, dir, imp string, test bool) bool {
 		return false
 	case local && strings.HasPrefix(ours, "internal/enginetest") && !test:
 		return false // the harness is for tests; it holds keys and skips safeguards
+	case local && rows()[ours].control && !r.control && !test:
+		return false // the engine links no Kubernetes library
 	case local && (slices.Contains(r.ours, anyOurs) || slices.Contains(r.ours, ours) || ours == dir && test):
 		return true
 	case !local && !thirdParty(imp):
@@ -402,6 +404,8 @@ func TestTheMapForbids(t *testing.T) {
 		{"gRPC in the link", may("internal/link", grpc+"/credentials"), true},
 		{"gRPC in the way of a request", may("internal/proxy", grpc), false},
 		{"the link in the way of a request", may("internal/proxy", ours("internal/link")), false},
+		{"what knows Kubernetes in the engine", may("cmd/aegrail-engine", ours("internal/inject")), false},
+		{"what knows Kubernetes in control", may("cmd/aegrail-control", ours("internal/inject")), true},
 		{"Kubernetes in the engine", may("cmd/aegrail-engine", kubeAPI+"/core/v1"), false},
 		{"the log in what is injected", may("internal/inject", ours("internal/audit")), false},
 		{"who signs for pods using the agents' way out", may("internal/podca", ours("internal/upstream")), false},

@@ -1,0 +1,49 @@
+//go:build linux
+
+package main
+
+import (
+	"slices"
+	"strconv"
+	"testing"
+
+	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/arpitcoder/aegrail-engine/internal/inject"
+)
+
+// What is written into pods is written elsewhere, and read here.
+func TestWhatIsInjectedIsUnderstood(t *testing.T) {
+	pod, err := inject.Pod(&corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "agent", Image: "a:1"}}}}, inject.Config{
+		Image: "engine:1", Enforcement: inject.Transparent, ControlAddress: "aegrail-control.aegrail-system.svc:8443", CAGeneration: 1, UID: inject.DrawUID,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := pod.Spec.InitContainers[0]
+	if first.Name != inject.ContainerInit || first.Args[0] != "apply" || len(first.Env) != 1 || first.Env[0].ValueFrom.FieldRef.FieldPath != "status.podIPs" {
+		t.Fatalf("%+v", first)
+	}
+	o, flags := new(options), pflag.NewFlagSet("apply", pflag.ContinueOnError)
+	o.define(flags)
+	if err := flags.Parse(first.Args[1:]); err != nil {
+		t.Fatal(err)
+	}
+	if err := readEnv(flags, func(name string) string { return map[string]string{first.Env[0].Name: "10.1.2.3,fd00::1"}[name] }); err != nil {
+		t.Fatal(err)
+	}
+	r, err := o.rules()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Exempt) != 1 || strconv.Itoa(int(r.Exempt[0])) != pod.Annotations[inject.AnnotationEngineUID] {
+		t.Errorf("lets out %v", r.Exempt)
+	}
+	if r.Transparent != inject.PortTransparent || r.DNS != inject.PortDNS || !slices.Equal(r.Protected, []uint16{inject.PortAdmin, inject.PortProxy}) {
+		t.Errorf("%d %d %d", r.Transparent, r.DNS, r.Protected)
+	}
+	if len(r.Free) != 2 || r.Free[0].String() != "10.1.2.3/32" || r.Free[1].String() != "fd00::1/128" {
+		t.Errorf("leaves alone %v", r.Free)
+	}
+}
