@@ -68,3 +68,21 @@ func TestEnginesAreGivenFlagsThatExist(t *testing.T) {
 		t.Errorf("%d flags", given)
 	}
 }
+
+// TestControlTakesItsArguments starts control with what the chart gives it, for
+// each set of values: it must get as far as the files that a pod would have.
+func TestControlTakesItsArguments(t *testing.T) {
+	for _, set := range valueSets(t) {
+		text, err := render("--values", set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(text, "\nkind: Deployment\n") {
+			continue // control is off
+		}
+		_, err = output(exec.Command(control, containerArgs(t, text, "Deployment")...))
+		if err == nil || !strings.Contains(err.Error(), "/etc/aegrail/tls/tls.crt: no such file") {
+			t.Errorf("%s: %v, want it to look for its certificate", set, err)
+		}
+	}
+}

@@ -25,15 +25,15 @@ const (
 	namespace = "aegrail-system"
 )
 
-// engine is aegrail-engine of this tree, built once for all tests.
-var engine string
+// engine and control are programs of this tree, built once for all tests.
+var engine, control string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	os.Exit(withEngine(m))
+	os.Exit(withPrograms(m))
 }
 
-func withEngine(m *testing.M) int {
+func withPrograms(m *testing.M) int {
 	if _, err := exec.LookPath("helm"); err != nil {
 		fmt.Fprintln(os.Stderr, "no helm; run make chart, which installs it")
 		return 1
@@ -44,11 +44,11 @@ func withEngine(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	engine = filepath.Join(dir, "aegrail-engine")
-	build := exec.Command("go", "build", "-o", engine, "./cmd/aegrail-engine")
+	engine, control = filepath.Join(dir, "aegrail-engine"), filepath.Join(dir, "aegrail-control")
+	build := exec.Command("go", "build", "-o", dir, "./cmd/aegrail-engine", "./cmd/aegrail-control")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building the engine: %v\n%s", err, out)
+		fmt.Fprintf(os.Stderr, "building engine and control: %v\n%s", err, out)
 		return 1
 	}
 	return m.Run()
