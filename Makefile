@@ -8,6 +8,7 @@ GO      ?= go
 BIN     ?= bin
 FUZZ    ?= 60s
 KILLS   ?= 200
+SOAK    ?= 30m
 GOLANGCI ?= golangci-lint
 # Where fuzz targets are: beside fuzz/, those that need what is not exported.
 FUZZED  := ./fuzz ./certs ./internal/audit ./internal/proxy
@@ -15,7 +16,7 @@ FUZZED  := ./fuzz ./certs ./internal/audit ./internal/proxy
 NESTED  := $(patsubst %/go.mod,%,$(wildcard internal/*/go.mod))
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz fuzz-seeds bench attacks kills generate checkgenerate demo test-clients test-netns test-disks chart manifests test-image e2e e2e-stack crosscheck cover check clean
+.PHONY: help build test race lint fuzz fuzz-seeds bench attacks soak kills generate checkgenerate demo test-clients test-netns test-disks chart manifests test-image e2e e2e-stack crosscheck cover check clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +47,9 @@ bench: ## the engine beside other proxies on one core; writes BENCH.md and the R
 
 attacks: ## the catalogue of attacks against the engine and other proxies; writes ATTACKS.md
 	cd internal/attacks && $(GO) run . -o ATTACKS.md
+
+soak: ## the program under everything at once for half an hour, in namespaces of its own (SOAK=3m for less; Linux)
+	cd internal/soak && $(GO) run . -for $(SOAK)
 
 kills: ## kill -9 the log's writer 200 times for each durability (KILLS=20 for fewer)
 	$(GO) test -v -count=1 -run 'TestL05Killed$$' ./internal/audit -kills $(KILLS)
