@@ -12,19 +12,20 @@ import (
 	"time"
 )
 
-// health is what /readyz says: ready, or why not. A cause is one of our own
-// words; its text may name files, which is why the admin listener is not for
-// agents.
+// health is what /readyz says: ready, or why not, and what is worth a note while
+// it serves as it should. A cause is one of our own words; its text may name
+// files, which is why the admin listener is not for agents.
 type health struct {
 	logFailed   func() error // the audit log's latched failure, asked at each probe
 	enforcement string       // as --enforcement has it
 
 	mu     sync.Mutex
 	causes map[string]string // cause -> what is wrong; guarded by mu
+	notes  map[string]string // cause -> what is not as it should be, and keeps nobody from being served; guarded by mu
 }
 
 func newHealth(enforcement string) *health {
-	return &health{enforcement: enforcement, causes: map[string]string{"starting": "not listening yet"}}
+	return &health{enforcement: enforcement, causes: map[string]string{"starting": "not listening yet"}, notes: map[string]string{}}
 }
 
 // set records that cause is wrong with err, or right again if err is nil. It
@@ -32,28 +33,43 @@ func newHealth(enforcement string) *health {
 func (h *health) set(cause string, err error) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	before, was := h.causes[cause]
-	if err == nil {
-		delete(h.causes, cause)
-		return was
-	}
-	h.causes[cause] = oneLine(err.Error())
-	return before != h.causes[cause]
+	return hold(h.causes, cause, err)
 }
 
-// problems lists what is wrong, a line each, in a fixed order.
-func (h *health) problems() []string {
+// note is set for what leaves the engine ready.
+func (h *health) note(cause string, err error) bool {
 	h.mu.Lock()
-	causes := maps.Clone(h.causes)
+	defer h.mu.Unlock()
+	return hold(h.notes, cause, err)
+}
+
+func hold(in map[string]string, cause string, err error) (news bool) {
+	before, was := in[cause]
+	if err == nil {
+		delete(in, cause)
+		return was
+	}
+	in[cause] = oneLine(err.Error())
+	return before != in[cause]
+}
+
+// problems lists what is wrong and what is worth a note, a line each, in a fixed
+// order.
+func (h *health) problems() (wrong, notes []string) {
+	h.mu.Lock()
+	causes, notable := maps.Clone(h.causes), maps.Clone(h.notes)
 	h.mu.Unlock()
 	if h.logFailed != nil {
 		if err := h.logFailed(); err != nil {
 			causes["audit"] = oneLine(err.Error())
 		}
 	}
-	var out []string
-	for _, cause := range slices.Sorted(maps.Keys(causes)) {
-		out = append(out, cause+": "+causes[cause])
+	return sorted(causes), sorted(notable)
+}
+
+func sorted(of map[string]string) (out []string) {
+	for _, cause := range slices.Sorted(maps.Keys(of)) {
+		out = append(out, cause+": "+of[cause])
 	}
 	return out
 }
@@ -61,7 +77,7 @@ func (h *health) problems() []string {
 // adminServer serves what probes and Prometheus read. It changes nothing.
 //
 //	/healthz  200 while the process lives
-//	/readyz   200 "ready", or 503 and a line for each cause; then a line NOT ENFORCED where that is so
+//	/readyz   200 "ready", or 503 and a line for each cause; then a line for each note, as NOT ENFORCED
 //	/metrics  the Prometheus text format
 //	/audit/key  the verifier key of the log's checkpoints
 func adminServer(h *health, metrics http.Handler, auditKey string, logger *slog.Logger) *http.Server {
@@ -71,9 +87,11 @@ func adminServer(h *health, metrics http.Handler, auditKey string, logger *slog.
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		status, lines := http.StatusOK, []string{"ready"}
-		if wrong := h.problems(); len(wrong) > 0 {
+		wrong, notes := h.problems()
+		if len(wrong) > 0 {
 			status, lines = http.StatusServiceUnavailable, wrong
 		}
+		lines = append(lines, notes...)
 		if h.enforcement == advisory {
 			lines = append(lines, notEnforced)
 		}

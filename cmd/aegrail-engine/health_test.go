@@ -40,6 +40,16 @@ func TestReadinessNamesEveryCause(t *testing.T) {
 		t.Error("recovery is news once")
 	}
 	want("well again", 200, "ready")
+	if !h.note("control", errors.New("away\nsince noon")) || h.note("control", errors.New("away\nsince noon")) {
+		t.Error("a note is news once")
+	}
+	want("with a note", 200, "ready\ncontrol: away; since noon")
+	h.set("ca", errors.New("over"))
+	want("with a note and a cause", 503, "ca: over\ncontrol: away; since noon")
+	h.set("ca", nil)
+	if !h.note("control", nil) || h.note("control", nil) {
+		t.Error("its end is news once")
+	}
 	h.enforcement = advisory
 	want("what nothing enforces", 200, "ready\n"+notEnforced)
 	h.enforcement = ""

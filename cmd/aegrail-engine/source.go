@@ -130,11 +130,13 @@ func (e *engine) warn(rules compiled) {
 
 // reloaded says what came of looking for a change: in readiness, metric and log.
 func (d *daemon) reloaded(item string, changed bool, err error) {
-	news := d.health.set(item, err)
 	if item == "control" {
-		d.controlSaid(news, err)
+		// No cause: while control is away its last word is in force, and pods that
+		// serve somebody must not all leave their Services for it.
+		d.controlSaid(d.health.note(item, err), err)
 		return
 	}
+	news := d.health.set(item, err)
 	switch {
 	case err != nil && news:
 		switch item {
