@@ -164,6 +164,8 @@ type world struct {
 	reviews map[string]authenticationv1.TokenReviewStatus
 	issue   func(*cmv1.CertificateRequest) error // nil: nobody signs
 	counts  map[string]int
+
+	rootsFault error // of reading the namespace's root
 }
 
 func tokenOf(audience, account, pod, uid string) authenticationv1.TokenReviewStatus {
@@ -223,7 +225,7 @@ func newWorld(t *testing.T, others ...client.Object) *world {
 			return fmt.Sprintf("aegrail-ca-%s-%d", namespace, generation)
 		},
 		Roots: func(context.Context, string, int) ([]*x509.Certificate, error) {
-			return []*x509.Certificate{w.root.cert}, nil
+			return []*x509.Certificate{w.root.cert}, w.rootsFault
 		},
 		Recorder: w.recorder,
 		Now:      func() time.Time { w.mu.Lock(); defer w.mu.Unlock(); return w.now },
