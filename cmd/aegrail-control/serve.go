@@ -165,7 +165,7 @@ var _ manager.LeaderElectionRunnable = everywhere(nil)
 
 // listen binds an address that a flag names.
 func listen(flag, addr string) (net.Listener, error) {
-	ln, err := net.Listen("tcp", addr)
+	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
@@ -197,7 +197,7 @@ func (c *control) httpServer(name string, ln net.Listener, h http.Handler, confi
 		deadline, done := context.WithTimeout(context.WithoutCancel(ctx), drain)
 		defer done()
 		err := server.Shutdown(deadline)
-		<-ended
+		_ = <-ended // http.ErrServerClosed, as it was shut down
 		if errors.Is(err, context.DeadlineExceeded) {
 			return errors.Join(err, server.Close())
 		}
