@@ -37,15 +37,17 @@ func TestARunningPodIsJudgedByWhatHoldsIt(t *testing.T) {
 		change func(*corev1.Pod)
 		want   string
 	}{
-		"nothing at all":        {func(p *corev1.Pod) { *p = corev1.Pod{} }, "not injected"},
-		"no label":              {func(p *corev1.Pod) { delete(p.Labels, LabelInjected) }, "not injected"},
-		"no user":               {func(p *corev1.Pod) { delete(p.Annotations, AnnotationEngineUID) }, "not injected"},
-		"a user of no engine":   {func(p *corev1.Pod) { p.Annotations[AnnotationEngineUID] = "0" }, "not injected"},
-		"another user":          {func(p *corev1.Pod) { *p.Spec.InitContainers[1].SecurityContext.RunAsUser++ }, "does not run as the user"},
-		"no engine":             {func(p *corev1.Pod) { p.Spec.InitContainers = p.Spec.InitContainers[:1] }, "not there"},
-		"an engine that ends":   {func(p *corev1.Pod) { p.Spec.InitContainers[1].RestartPolicy = nil }, "no sidecar"},
-		"the rules too late":    {func(p *corev1.Pod) { c := p.Spec.InitContainers; c[0], c[1] = c[1], c[0] }, "after the engine"},
-		"something before them": {func(p *corev1.Pod) { p.Spec.InitContainers = append([]corev1.Container{{Name: "x"}}, p.Spec.InitContainers...) }, "before the engine"},
+		"nothing at all":      {func(p *corev1.Pod) { *p = corev1.Pod{} }, "not injected"},
+		"no label":            {func(p *corev1.Pod) { delete(p.Labels, LabelInjected) }, "not injected"},
+		"no user":             {func(p *corev1.Pod) { delete(p.Annotations, AnnotationEngineUID) }, "not injected"},
+		"a user of no engine": {func(p *corev1.Pod) { p.Annotations[AnnotationEngineUID] = "0" }, "not injected"},
+		"another user":        {func(p *corev1.Pod) { *p.Spec.InitContainers[1].SecurityContext.RunAsUser++ }, "does not run as the user"},
+		"no engine":           {func(p *corev1.Pod) { p.Spec.InitContainers = p.Spec.InitContainers[:1] }, "not there"},
+		"an engine that ends": {func(p *corev1.Pod) { p.Spec.InitContainers[1].RestartPolicy = nil }, "no sidecar"},
+		"the rules too late":  {func(p *corev1.Pod) { c := p.Spec.InitContainers; c[0], c[1] = c[1], c[0] }, "after the engine"},
+		"something before them": {func(p *corev1.Pod) {
+			p.Spec.InitContainers = append([]corev1.Container{{Name: "x"}}, p.Spec.InitContainers...)
+		}, "before the engine"},
 		"the token elsewhere": {func(p *corev1.Pod) {
 			p.Spec.Containers[0].VolumeMounts = append(p.Spec.Containers[0].VolumeMounts, corev1.VolumeMount{Name: VolumeToken, MountPath: "/t"})
 		}, "engine's alone"},

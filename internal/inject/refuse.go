@@ -16,8 +16,9 @@ func refuse(pod *corev1.Pod, c *Config) Refusals {
 	r.level(c)
 	r.host(pod)
 	r.users(pod.Spec.SecurityContext, field.NewPath("spec", "securityContext"))
-	r.volumes(pod, c)
-	r.names(pod, c)
+	before := injectedBefore(pod, c)
+	r.volumes(pod, c, before)
+	r.names(pod, c, before)
 	secrets := keySecrets(&pod.Spec, c.Plain.CASecret)
 	each(&pod.Spec, func(at *field.Path, have *corev1.Container) { r.container(at, have, secrets) })
 	r.ephemerals(&pod.Spec)
@@ -26,6 +27,14 @@ func refuse(pod *corev1.Pod, c *Config) Refusals {
 	}
 	r.baseline(pod)
 	return r
+}
+
+// injectedBefore reports that what bears our names in pod is ours, to be written anew: the pod comes again, or is a copy of one, without its
+// labels (kubectl debug --copy-to).
+func injectedBefore(pod *corev1.Pod, c *Config) bool {
+	return Marked(pod) || slices.ContainsFunc(pod.Spec.InitContainers, func(have corev1.Container) bool {
+		return have.Name == ContainerEngine && have.Image == c.Image
+	})
 }
 
 // level explains what the API server would say less well after us.
@@ -91,11 +100,11 @@ func (r *Refusals) user(at *field.Path, id *int64) {
 }
 
 // volumes refuses what could hold the engine's token, key or log, and what leads to the node's files.
-func (r *Refusals) volumes(pod *corev1.Pod, c *Config) {
+func (r *Refusals) volumes(pod *corev1.Pod, c *Config, before bool) {
 	for _, v := range pod.Spec.Volumes {
 		at := field.NewPath("spec", "volumes").Key(v.Name)
 		if OurVolume(v.Name) {
-			if !Marked(pod) {
+			if !before {
 				r.add(at, "the name is the engine's", "choose another name")
 			}
 			continue
@@ -151,7 +160,7 @@ func keySecrets(spec *corev1.PodSpec, configured string) []string {
 }
 
 // names refuses containers that bear our names and are not ours.
-func (r *Refusals) names(pod *corev1.Pod, c *Config) {
+func (r *Refusals) names(pod *corev1.Pod, c *Config, before bool) {
 	const fix = "remove it: it is added when the pod is made"
 	for _, have := range pod.Spec.InitContainers {
 		image := c.Image
@@ -161,7 +170,7 @@ func (r *Refusals) names(pod *corev1.Pod, c *Config) {
 		at := field.NewPath("spec", "initContainers").Key(have.Name)
 		switch {
 		case !Ours(have.Name):
-		case !Marked(pod):
+		case !before:
 			r.add(at, "the name is the engine's", fix)
 		case have.Image != image:
 			r.add(at.Child("image"), fmt.Sprintf("%q is not the engine's image", have.Image), fix)

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 )
@@ -271,5 +272,25 @@ func TestAnInjectedPodWithAnotherEngineIsRefused(t *testing.T) {
 	copied.Spec.Containers = append(copied.Spec.Containers, corev1.Container{Name: ContainerEngine, Image: c.Image})
 	if _, err := Pod(copied, config()); err == nil || !strings.Contains(err.Error(), "spec.containers[aegrail-engine]") {
 		t.Error(err)
+	}
+}
+
+// kubectl debug --copy-to makes a pod of another, and leaves out labels and annotations.
+func TestACopyOfAnInjectedPodIsInjected(t *testing.T) {
+	want := injected(t, "rich")
+	in := want.DeepCopy()
+	in.Labels, in.Annotations = nil, nil
+	got, err := Pod(in, config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.Labels = map[string]string{LabelInjected: "true"}
+	want.Annotations = map[string]string{AnnotationEngineUID: want.Annotations[AnnotationEngineUID], AnnotationCAGeneration: "1"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the copy is another:\n%s", diff)
+	}
+	in.Spec.InitContainers[1].Image = "registry.example/aegrail-engine:0.9.0"
+	if _, err := Pod(in, config()); err == nil {
+		t.Error("a copy with another engine is injected")
 	}
 }
