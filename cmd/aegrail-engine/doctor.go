@@ -19,6 +19,7 @@ type doctorOptions struct {
 	host                             string
 	pid                              int
 	advisory, asJSON                 bool
+	alone                            bool // as exec's command
 	patience                         time.Duration
 }
 
@@ -64,6 +65,7 @@ func (o *doctorOptions) ofExec(changed func(flag string) bool, listens func(port
 	if listens(o.transparent) || !listens(transparent) {
 		return
 	}
+	o.alone = true
 	for flag, port := range map[string]struct {
 		to    *uint16
 		value uint16

@@ -14,7 +14,7 @@ import (
 func examine(ctx context.Context, o *doctorOptions, changed func(flag string) bool, stdout io.Writer) error {
 	o.ofExec(changed, doctor.Listens)
 	c := doctor.Config{
-		Transparent: o.transparent, DNS: o.dns, Forward: o.forward, Admin: o.admin, EngineUID: o.engineUID,
+		Transparent: o.transparent, DNS: o.dns, Forward: o.forward, Admin: o.admin, EngineUID: o.engineUID, Alone: o.alone,
 		Environ: os.Environ(), Advisory: o.advisory, Host: o.host, Patience: o.patience,
 	}
 	if o.pid != 0 {

@@ -19,6 +19,9 @@ type Config struct {
 
 	// EngineUID is the engine's user; 0: who listens on the transparent port.
 	EngineUID uint32
+	// Alone says that the namespace is the agent's alone, as exec makes it: no
+	// user in it is let out.
+	Alone bool
 	// Environ is the agent's environment, as os.Environ has it.
 	Environ []string
 	// Policies are policy files that the agent must not be able to write.
@@ -101,7 +104,7 @@ func Run(ctx context.Context, c Config) (Report, error) {
 	if _, err := p.status(); err != nil {
 		return Report{}, fmt.Errorf("doctor: %w; it needs /proc", err)
 	}
-	if p.EngineUID == 0 {
+	if p.EngineUID == 0 && !p.Alone {
 		p.EngineUID, _ = p.listener(p.Transparent)
 	}
 	// What a counter of dropped packets is evidence for runs alone.
