@@ -348,6 +348,40 @@ func TestE02DNSGoesToTheResolverWhoeverIsAsked(t *testing.T) {
 	want(t, run1(t, p, netns.Container{UID: engineUID}, "udp", "10.77.0.1:53"), "10.77.0.1:53: world")
 }
 
+func TestTheEngineIsAnsweredOnAPortThatAnAgentHasAskedFrom(t *testing.T) {
+	p := pod(t)
+	server := &unix.SockaddrInet4{Port: 53, Addr: p.Cluster4.As4()}
+	own := &unix.SockaddrInet4{Port: 40053, Addr: p.Pod4.As4()}
+	ask := func(uid int) (got string) {
+		p.Do(func() {
+			fd := as(uid, func() int {
+				fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+				if err != nil {
+					t.Error(err)
+				}
+				return fd
+			})
+			defer unix.Close(fd)
+			wait := unix.NsecToTimeval(int64(patience))
+			err := errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait), unix.Bind(fd, own), unix.Connect(fd, server))
+			if _, werr := unix.Write(fd, []byte("question")); err != nil || werr != nil {
+				t.Error(err, werr)
+			}
+			buf := make([]byte, 100)
+			n, err := unix.Read(fd, buf)
+			got = string(buf[:max(n, 0)])
+			if err != nil {
+				got = err.Error()
+			}
+		})
+		return got
+	}
+	for range 2 { // and the other way round
+		want(t, ask(agentUID), "resolver")
+		want(t, ask(engineUID), "world")
+	}
+}
+
 func TestE02OtherSocketsLeadNowhere(t *testing.T) {
 	p := pod(t)
 	p.Do(func() {

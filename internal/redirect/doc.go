@@ -27,6 +27,6 @@
 // nothing here sends packets of its own but the reset for a protected port.
 //
 // Needed of the kernel: nf_tables with the inet family's NAT (Linux 5.2), the
-// redirect and, for Exempt and Protected, ct (with marks) and reject expressions. They are
+// redirect and, for Exempt and Protected, ct (with marks), notrack and reject expressions. They are
 // modules of every distribution's kernel and load when they are used.
 package redirect

@@ -91,7 +91,14 @@ func (r *Rules) chains(t *nftables.Table) []chain {
 	if len(r.Exempt) == 0 {
 		return all
 	}
+	ask, hear := r.untracked()
 	return append([]chain{{&nftables.Chain{
+		Name: "ask", Table: t, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityRaw, Policy: &accept,
+	}, ask}, {&nftables.Chain{
+		Name: "hear", Table: t, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw, Policy: &accept,
+	}, hear}, {&nftables.Chain{
 		Name: "arrive", Table: t, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle, Policy: &accept,
 	}, [][]expr.Any{rule(notLoopback(expr.MetaKeyIIFNAME), state(expr.CtStateBitNEW), setMark(arrived))}}}, all...)
@@ -102,6 +109,20 @@ func (r *Rules) chains(t *nftables.Table) []chain {
 // an address that is not this machine's (IPV6_FREEBIND) sends from there to
 // itself, and its answer would leave for that address.
 const arrived = 0xae6
+
+// untracked keeps conntrack away from what an exempt user asks the cluster's
+// resolver over UDP, and from the answers. A flow is known by its addresses and
+// ports for half a minute after its last packet. An agent asks the same server,
+// and of two that ask often one soon has a port that the other had before: its
+// question would go where the other's went, the engine's to the engine's own
+// resolver, whose addresses mean nothing.
+func (r *Rules) untracked() (ask, hear [][]expr.Any) {
+	untrack := []expr.Any{&expr.Notrack{}}
+	for _, uid := range r.Exempt {
+		ask = append(ask, rule(user(uid), to(unix.IPPROTO_UDP, dnsPort), untrack))
+	}
+	return ask, [][]expr.Any{rule(notLoopback(expr.MetaKeyIIFNAME), from(unix.IPPROTO_UDP, dnsPort), untrack)}
+}
 
 // leave sees where each packet goes at last. A socket that is bound to an
 // interface (SO_BINDTODEVICE) sends there what is for loopback, and what divert
@@ -179,6 +200,12 @@ func protocol(number byte) []expr.Any {
 func to(number byte, port uint16) []expr.Any {
 	return append(protocol(number),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		equals(binaryutil.BigEndian.PutUint16(port)...))
+}
+
+func from(number byte, port uint16) []expr.Any {
+	return append(protocol(number),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
 		equals(binaryutil.BigEndian.PutUint16(port)...))
 }
 

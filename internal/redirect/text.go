@@ -95,6 +95,8 @@ func text(exprs []expr.Any) string {
 			words = append(words, "redirect to :"+held.name)
 		case *expr.Reject:
 			words = append(words, fmt.Sprintf("reject type %d code %d", e.Type, e.Code))
+		case *expr.Notrack:
+			words = append(words, "notrack")
 		case *expr.Verdict:
 			words = append(words, verdictWord(e.Kind)+e.Chain)
 		default:
@@ -155,6 +157,8 @@ func load(e expr.Any) operand {
 		switch {
 		case e.Base == expr.PayloadBaseTransportHeader && e.Offset == 2 && e.Len == 2:
 			return operand{name: "th dport", kind: bigOperand}
+		case e.Base == expr.PayloadBaseTransportHeader && e.Offset == 0 && e.Len == 2:
+			return operand{name: "th sport", kind: bigOperand}
 		case e.Base == expr.PayloadBaseTransportHeader && e.Offset == 0 && e.Len == 1:
 			return operand{name: "icmpv6 type", kind: bigOperand}
 		case e.Base == expr.PayloadBaseTransportHeader && e.Offset == 13 && e.Len == 1:
