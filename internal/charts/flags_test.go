@@ -9,13 +9,14 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// containerArgs are the arguments of the one container of the object.
-func containerArgs(t *testing.T, text, kind string) []string {
+// containerArgs are the arguments of the one container of a Deployment.
+func containerArgs(t *testing.T, text, name string) []string {
 	t.Helper()
 	for _, doc := range strings.Split(text, "\n---\n") {
 		var o struct {
-			Kind string
-			Spec struct {
+			Kind     string
+			Metadata struct{ Name string }
+			Spec     struct {
 				Template struct {
 					Spec struct{ Containers []struct{ Args []string } }
 				}
@@ -24,11 +25,11 @@ func containerArgs(t *testing.T, text, kind string) []string {
 		if err := yaml.Unmarshal([]byte(doc), &o); err != nil {
 			t.Fatal(err)
 		}
-		if o.Kind == kind {
+		if o.Kind == "Deployment" && o.Metadata.Name == name {
 			return o.Spec.Template.Spec.Containers[0].Args
 		}
 	}
-	t.Fatalf("no %s", kind)
+	t.Fatalf("no Deployment %s", name)
 	return nil
 }
 
@@ -54,7 +55,7 @@ func TestEnginesAreGivenFlagsThatExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	serve, given := known(t, engine, "serve"), 0
-	for _, arg := range containerArgs(t, text, "Deployment") {
+	for _, arg := range containerArgs(t, text, "aegrail-control") {
 		flag, ok := strings.CutPrefix(arg, "--engine-arg=")
 		if !ok {
 			continue
@@ -80,9 +81,23 @@ func TestControlTakesItsArguments(t *testing.T) {
 		if !strings.Contains(text, "\nkind: Deployment\n") {
 			continue // control is off
 		}
-		_, err = output(exec.Command(control, containerArgs(t, text, "Deployment")...))
+		_, err = output(exec.Command(control, containerArgs(t, text, "aegrail-control")...))
 		if err == nil || !strings.Contains(err.Error(), "/etc/aegrail/tls/tls.crt: no such file") {
 			t.Errorf("%s: %v, want it to look for its certificate", set, err)
+		}
+	}
+}
+
+// TestAGatewayTakesItsArguments does the same with the engine as a gateway.
+func TestAGatewayTakesItsArguments(t *testing.T) {
+	text, err := render("--values", manifests+"/everything.values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"aegrail-gateway-batch", "aegrail-gateway-lab"} {
+		_, err := output(exec.Command(engine, containerArgs(t, text, name)...))
+		if err == nil || !strings.Contains(err.Error(), "/etc/aegrail/control/ca.crt: no such file") {
+			t.Errorf("%s: %v, want it to look for control's CA", name, err)
 		}
 	}
 }

@@ -15,4 +15,14 @@
 {{- if hasKey .Values.policies "default" }}
 {{- fail "policies.default: that is the name of policy; choose another" }}
 {{- end }}
+{{- $served := list }}
+{{- range .Values.gateways }}
+{{- if has .namespace $served }}
+{{- fail (printf "gateways: %s is there twice" .namespace) }}
+{{- end }}
+{{- if lt (int (.maxReplicas | default 6)) (int (.minReplicas | default 2)) }}
+{{- fail (printf "gateways: %s: maxReplicas is below minReplicas" .namespace) }}
+{{- end }}
+{{- $served = append $served .namespace }}
+{{- end }}
 {{- end }}
