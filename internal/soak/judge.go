@@ -45,8 +45,8 @@ func (j *judge) call(by string, c *call, t *told) {
 		t = new(told)
 	}
 	wrong := func(format string, args ...any) {
-		j.l.problem("%s %s (wanted %s; status %d %s, %v; %d decisions, %d ends, %d denials, %d arrivals): %s", c.host, by, c.want, c.status, c.reason, c.err,
-			len(t.decisions), len(t.ends), len(t.denials), len(j.l.arrivals[by]), fmt.Sprintf(format, args...))
+		j.l.note(format, fmt.Sprintf("%s %s (wanted %s; status %d %s, %v; %d decisions, %d ends, %d denials, %d arrivals): %s", c.host, by, c.want, c.status, c.reason, c.err,
+			len(t.decisions), len(t.ends), len(t.denials), len(j.l.arrivals[by]), fmt.Sprintf(format, args...)))
 	}
 	j.forcedBy(c, t, wrong)
 	j.matched(by, t, wrong)

@@ -47,24 +47,27 @@ type ledger struct {
 	calls    map[string]*call      // :: path, or host → its only request
 	arrivals map[string][]*arrival // :: path → what came
 	noise    map[string]int        // :: reason → what was refused before it had a path
-	problems []string              // the first of them
+	problems []string              // the first of each kind
+	kinds    map[string]int        // :: kind of problem → how many
 	wrong    int
 	done     map[string]int // :: kind → requests
 }
 
-const keptProblems = 40
+const keptProblems = 5 // of a kind
 
 func newLedger(i *index) *ledger {
-	return &ledger{index: i, calls: map[string]*call{}, arrivals: map[string][]*arrival{}, noise: map[string]int{}, done: map[string]int{}}
+	return &ledger{index: i, calls: map[string]*call{}, arrivals: map[string][]*arrival{}, noise: map[string]int{}, kinds: map[string]int{}, done: map[string]int{}}
 }
 
-// problem notes what must not be.
-func (l *ledger) problem(format string, args ...any) {
+// problem notes what must not be. The format is its kind.
+func (l *ledger) problem(format string, args ...any) { l.note(format, fmt.Sprintf(format, args...)) }
+
+func (l *ledger) note(kind, text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.wrong++
-	if len(l.problems) < keptProblems {
-		l.problems = append(l.problems, fmt.Sprintf(format, args...))
+	if l.kinds[kind]++; l.kinds[kind] <= keptProblems {
+		l.problems = append(l.problems, text)
 	}
 }
 

@@ -264,6 +264,11 @@ func (b *bench) report(took time.Duration, verified string) error {
 	for _, p := range l.problems {
 		fmt.Fprintln(b.out, "WRONG:", p)
 	}
+	for kind, n := range l.kinds {
+		if n > keptProblems {
+			fmt.Fprintf(b.out, "WRONG: %d more: %s\n", n-keptProblems, kind)
+		}
+	}
 	if l.wrong > 0 {
 		return errors.Join(fmt.Errorf("%d things were wrong; -seed %d makes the same choices", l.wrong, b.seed), err)
 	}
