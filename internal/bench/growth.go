@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
 )
@@ -103,6 +104,8 @@ func hostsInTurn(n int) measure {
 
 // measureGrowth runs the steps of each growth, interleaved.
 func (l *lab) measureGrowth(ctx context.Context) ([]growth, error) {
+	defer func(w time.Duration) { l.size.window = w }(l.size.window)
+	l.size.window = l.size.window * 2 / 3 // many steps
 	all := growths()
 	for i := range all {
 		fmt.Fprintf(l.progress, "growth with %s\n", all[i].what)
