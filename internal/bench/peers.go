@@ -230,7 +230,7 @@ func (l *lab) start(ctx context.Context, p peer) (*running, error) {
 }
 
 func (r *running) awaitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute) // a long log is read first, and a large policy compiled
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute) // a long log is read first, and a large policy compiled
 	defer cancel()
 	retry := time.NewTicker(20 * time.Millisecond)
 	defer retry.Stop()
