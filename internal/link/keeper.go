@@ -169,7 +169,7 @@ func (k *keeper) take(u Update) {
 		live, err = k.engine.Compile(u)
 	}
 	if err != nil {
-		k.engine.Report(PartPolicy, false, fmt.Errorf("revision %q from control: %w", clip(u.Revision), err))
+		k.engine.Report(PartPolicy, false, fmt.Errorf("revision %q from control: %w", clip(u.Revision, maxRevision), err))
 		return
 	}
 	until := time.Now().Add(k.options.Patience)
@@ -331,9 +331,9 @@ func (t Template) covers(u Template) bool {
 }
 
 // clip keeps what came from outside short.
-func clip(s string) string {
-	if len(s) > maxRevision {
-		return s[:maxRevision] + "…"
+func clip(s string, most int) string {
+	if len(s) > most {
+		return s[:most] + "…"
 	}
 	return s
 }

@@ -24,6 +24,7 @@ const (
 	maxHeaders    = 32 << 10           // a token has 1 to 2 KiB
 	maxToken      = 16 << 10
 	maxStreams    = 8 // of one connection: an engine has two calls at once
+	maxVersion    = 64
 	maxKnown      = 1 << 16
 	handshakeTime = 10 * time.Second
 	idleTime      = 5 * time.Minute

@@ -238,11 +238,12 @@ func principal(pod Pod) *enginev1.Principal {
 // Policy sends what is in force until the stream's time is up, a newer stream
 // of the same pod begins, or control stops. An engine whose connection broke
 // without a word is not kept out by what is left of it.
-func (s *service) Policy(_ *enginev1.PolicyRequest, out grpc.ServerStreamingServer[enginev1.PolicyUpdate]) error {
+func (s *service) Policy(req *enginev1.PolicyRequest, out grpc.ServerStreamingServer[enginev1.PolicyUpdate]) error {
 	pod, err := s.enter(out.Context(), s.begun)
 	if err != nil {
 		return err
 	}
+	s.options.Logger.Debug("an engine follows its policy", "namespace", pod.Namespace, "pod", pod.Name, "gateway", pod.Gateway, "version", clip(req.GetEngineVersion(), maxVersion))
 	ctx, end := context.WithCancelCause(out.Context())
 	defer end(nil)
 	defer s.join(pod.UID, end)()
