@@ -56,6 +56,15 @@ func (b *buckets) take(key string, now time.Time) (ok, news bool) {
 	return true, false
 }
 
+// fine takes n more from key, for what turned out to be worth nothing. It can owe.
+func (b *buckets) fine(key string, n float64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if one := b.of[key]; one != nil {
+		one.left = max(-b.burst, one.left-n)
+	}
+}
+
 // filled is what one has at now.
 func (b *buckets) filled(one *bucket, now time.Time) float64 {
 	return min(b.burst, one.left+max(0, now.Sub(one.at).Seconds())*b.rate)

@@ -49,7 +49,7 @@ type ServerOptions struct {
 
 	Connections     int           // in all; 20000
 	ConnectionsEach int           // of one address, which may be a node's; 256
-	CallsEach       Rate          // of one address, before it is known who calls; 20 a second after 256
+	CallsEach       Rate          // of one address, before it is known who calls, of which a bad token costs ten; 20 a second after 256
 	SignEach        Rate          // certificates for one pod; one in 10 s after 10
 	PolicyEach      Rate          // streams that one pod begins; one in 5 s after 20
 	Authenticate    time.Duration // how long Backend.Authenticate may take; 10 s

@@ -265,12 +265,26 @@ func TestAFloodCostsThePodThatMakesIt(t *testing.T) {
 }
 
 func TestWhoIsNotKnownIsBoundedByAddress(t *testing.T) {
-	s, _ := start(t, ServerOptions{CallsEach: Rate{PerSecond: 1e-6, Burst: 2}})
+	s, p := start(t, ServerOptions{CallsEach: Rate{PerSecond: 1e-6, Burst: badToken + 3}})
 	conn := s.dial(t)
-	for i, want := range []codes.Code{codes.Unauthenticated, codes.Unauthenticated, codes.ResourceExhausted} {
-		if _, err := enginev1.NewLinkClient(conn).SignCA(as(t, "guessed"), &enginev1.SignCARequest{}); status.Code(err) != want {
-			t.Errorf("call %d: %v, want %s", i+1, err, want)
+	for i, row := range []struct {
+		token string
+		want  codes.Code
+	}{
+		{"its token", codes.OK},
+		{"guessed", codes.Unauthenticated}, // counts as ten
+		{"its token", codes.OK},
+		{"guessed", codes.Unauthenticated},
+		{"its token", codes.ResourceExhausted},
+		{"guessed", codes.ResourceExhausted},
+	} {
+		_, err := enginev1.NewLinkClient(conn).SignCA(as(t, row.token), &enginev1.SignCARequest{CsrDer: request(t, p.Template, newKey(t)), Revision: "rev-1"})
+		if status.Code(err) != row.want {
+			t.Errorf("call %d: %v, want %s", i+1, err, row.want)
 		}
+	}
+	if n := s.asked(); n != 4 {
+		t.Errorf("%d tokens were looked at", n)
 	}
 }
 

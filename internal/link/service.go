@@ -128,6 +128,10 @@ func (s *service) enter(ctx context.Context, limit *buckets) (Pod, error) {
 	defer done()
 	pod, err := s.backend.Authenticate(ctx, token)
 	if err != nil {
+		var r *Refusal
+		if errors.As(err, &r) && r.Kind == Unauthenticated {
+			s.calls.fine(who.peer.String(), badToken-1)
+		}
 		return Pod{}, err
 	}
 	if pod.UID == "" || pod.Namespace == "" || pod.ServiceAccount != "" && pod.Gateway {
@@ -148,6 +152,10 @@ func (s *service) take(b *buckets, key, whose string) error {
 	}
 	return r
 }
+
+// badToken is how many calls one counts as whose token is not taken: each has
+// cost the API server a review, and an engine's own are taken.
+const badToken = 10
 
 // bearer is the token of a call.
 func bearer(ctx context.Context) (string, error) {
