@@ -22,15 +22,15 @@ import (
 	"github.com/arpitcoder/aegrail-engine/internal/podca"
 )
 
-// engine is what a client of the link keeps up to date.
-type engine struct {
+// follower is what a client of the link keeps up to date.
+type follower struct {
 	mu       sync.Mutex
 	revision string               // in force; guarded by mu
 	ca       *certs.Authority     // guarded by mu
 	wrong    map[link.Part]string // guarded by mu
 }
 
-func (e *engine) Compile(u link.Update) (func(), error) {
+func (e *follower) Compile(u link.Update) (func(), error) {
 	return func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
@@ -38,13 +38,13 @@ func (e *engine) Compile(u link.Update) (func(), error) {
 	}, nil
 }
 
-func (e *engine) Authority(a *certs.Authority) {
+func (e *follower) Authority(a *certs.Authority) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.ca = a
 }
 
-func (e *engine) Report(part link.Part, _ bool, err error) {
+func (e *follower) Report(part link.Part, _ bool, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if delete(e.wrong, part); err != nil {
@@ -53,7 +53,7 @@ func (e *engine) Report(part link.Part, _ bool, err error) {
 }
 
 // state is what is in force, and what is wrong with the authority.
-func (e *engine) state() (revision, permitted, wrong string) {
+func (e *follower) state() (revision, permitted, wrong string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	permitted = "none"
@@ -64,7 +64,7 @@ func (e *engine) state() (revision, permitted, wrong string) {
 }
 
 // serveLink serves w on loopback, and returns how to begin an engine of its pod.
-func serveLink(t *testing.T, w *world, policies *podca.Policies) (begin func() (_ *engine, end func())) {
+func serveLink(t *testing.T, w *world, policies *podca.Policies) (begin func() (_ *follower, end func())) {
 	t.Helper()
 	backend, err := podca.NewBackend(w.signer, policies)
 	if err != nil {
@@ -107,7 +107,7 @@ func serveLink(t *testing.T, w *world, policies *podca.Policies) (begin func() (
 	})
 	pool := x509.NewCertPool()
 	pool.AddCert(cert)
-	return func() (*engine, func()) {
+	return func() (*follower, func()) {
 		client, err := link.NewClient(link.ClientOptions{
 			Address: "localhost:" + port, Trusted: []*x509.Certificate{w.root.cert},
 			Roots: func() (*x509.CertPool, error) { return pool, nil }, Token: func() (string, error) { return "good", nil },
@@ -115,7 +115,7 @@ func serveLink(t *testing.T, w *world, policies *podca.Policies) (begin func() (
 		if err != nil {
 			t.Fatal(err)
 		}
-		e := &engine{wrong: map[link.Part]string{}}
+		e := &follower{wrong: map[link.Part]string{}}
 		return e, running(t, func(ctx context.Context) { client.Run(ctx, e) })
 	}
 }
@@ -141,7 +141,7 @@ func running(t *testing.T, f func(context.Context)) (end func()) {
 func TestAnEngineFollowsItsPolicyWithWhatCertManagerIssues(t *testing.T) {
 	w, policies := newWorld(t), &podca.Policies{}
 	begin := serveLink(t, w, policies)
-	inForce := func(e *engine, hosts string) {
+	inForce := func(e *follower, hosts string) {
 		t.Helper()
 		var revision, permitted, wrong string
 		if !enginetest.Eventually(func() bool {
