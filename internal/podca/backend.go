@@ -46,25 +46,34 @@ func (p *Policies) Swap(set *policy.Set) {
 // may have changed. The pod gets only the documents that select it, and their
 // revision: another team's change is no news to it.
 func (p *Policies) For(pod link.Pod) (link.Policy, <-chan struct{}, error) {
+	part, changed, err := p.part(pod)
+	if err != nil {
+		return link.Policy{}, nil, err
+	}
+	t, err := NewTemplate(pod, part.constraint)
+	if err != nil {
+		return link.Policy{}, nil, err
+	}
+	return link.Policy{YAML: part.yaml, Revision: part.revision, Template: t}, changed, nil
+}
+
+// part is what of the set in force is a pod's.
+func (p *Policies) part(pod link.Pod) (*partOf, <-chan struct{}, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.set == nil {
-		return link.Policy{}, nil, link.Refuse(link.Unavailable, "no_policy", "aegrail-control has no policy that loads yet; its readiness says why")
+		return nil, nil, link.Refuse(link.Unavailable, "no_policy", "aegrail-control has no policy that loads yet; its readiness says why")
 	}
 	key := partKey{pod.Namespace, pod.ServiceAccount}
 	part := p.parts[key]
 	if part == nil {
 		var err error
 		if part, err = newPart(p.set, identity.Principal{Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount}); err != nil {
-			return link.Policy{}, nil, err
+			return nil, nil, err
 		}
 		p.parts[key] = part
 	}
-	t, err := NewTemplate(pod, part.constraint)
-	if err != nil {
-		return link.Policy{}, nil, err
-	}
-	return link.Policy{YAML: part.yaml, Revision: part.revision, Template: t}, p.changed, nil
+	return part, p.changed, nil
 }
 
 // newPart is what of a set is for who, as the engine will compile it.
@@ -113,9 +122,17 @@ func (b *Backend) Policy(pod link.Pod) (link.Policy, <-chan struct{}, error) {
 // Sign is link.Backend's. What it signs for is the template of the policy that
 // is in force now, whatever was checked before.
 func (b *Backend) Sign(ctx context.Context, pod link.Pod, csrDER []byte, _ string) (link.Intermediate, error) {
-	p, _, err := b.policies.For(pod)
+	part, _, err := b.policies.part(pod)
 	if err != nil {
 		return link.Intermediate{}, err
 	}
-	return b.signer.Sign(ctx, pod, p.Template, csrDER)
+	t, err := NewTemplate(pod, part.constraint)
+	if err != nil {
+		return link.Intermediate{}, err
+	}
+	made, err := b.signer.Sign(ctx, pod, t, csrDER)
+	if err == nil && part.constraint.Unconstrained {
+		b.signer.Recorder.unconstrained(pod, part.constraint.Why)
+	}
+	return made, err
 }

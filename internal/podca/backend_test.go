@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/elliptic"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
@@ -133,6 +134,13 @@ func TestTheBackendSignsForThePolicyInForce(t *testing.T) {
 	policies.Swap(teams(t, "c.example", "b.example"))
 	_, err = backend.Sign(t.Context(), pod, csr, p.Revision)
 	w.refusedSign(err, link.Invalid, "not_the_template")
+	policies.Swap(teams(t, "*", "b.example"))
+	if p, _, err = backend.Policy(pod); err != nil || !p.Template.Unconstrained {
+		t.Fatalf("%+v, %v", p.Template, err)
+	}
+	if _, err := backend.Sign(t.Context(), pod, newCSR(t, newKey(t, elliptic.P256()), p.Template), p.Revision); err != nil || !strings.Contains(w.log.String(), "a rule allows every host") {
+		t.Errorf("%v, %s", err, w.log)
+	}
 	if _, err := podca.NewBackend(nil, policies); err == nil {
 		t.Error("a backend without a signer")
 	}

@@ -89,3 +89,9 @@ func (r *Recorder) issued(pod *corev1.Pod, t link.Template, made link.Intermedia
 	r.events.Eventf(pod, nil, corev1.EventTypeNormal, "PodCAIssued", "SignCA", "%s",
 		fmt.Sprintf("The engine has a certificate authority, %s. It is renewed after %s.", what, made.RenewAfter.UTC().Format(time.RFC3339)))
 }
+
+// unconstrained says why an authority that was handed out may sign for any name.
+func (r *Recorder) unconstrained(pod link.Pod, why string) {
+	r.logger.Warn("a certificate authority is without name constraints: what its engine may do is up to the policy alone",
+		"namespace", pod.Namespace, "pod", pod.Name, "why", why)
+}
