@@ -71,10 +71,18 @@ func (a *attempt) authority(chain [][]byte, trusted []*x509.Certificate, now tim
 	if err := root.CheckSignatureFrom(root); err != nil {
 		return nil, fmt.Errorf("the last certificate that control sent, %q, is no root: %w", root.Subject, err)
 	}
-	if trusted != nil && !slices.ContainsFunc(trusted, root.Equal) {
+	if trusted != nil && !slices.ContainsFunc(trusted, func(c *x509.Certificate) bool { return standsFor(c, root, now) }) {
 		return nil, fmt.Errorf("the root %q is not in the bundle that the pod's clients trust: every handshake would fail; restart the pod, which then reads the new bundle", root.Subject)
 	}
 	return certs.New(list, a.key, list[len(list)-1:], now)
+}
+
+// standsFor reports that who trusts have trusts what leads to root: it is that
+// root, or the one that was renewed to it with its name and key. The pod's
+// clients read the bundle once, when they started, and keep that one.
+func standsFor(have, root *x509.Certificate, now time.Time) bool {
+	return have.Equal(root) || now.Before(have.NotAfter) && bytes.Equal(have.RawSubject, root.RawSubject) &&
+		bytes.Equal(have.RawSubjectPublicKeyInfo, root.RawSubjectPublicKeyInfo)
 }
 
 // checkIntermediate says why c is not what t asked for. Its path, its validity

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"slices"
 	"strings"
 	"sync"
@@ -275,6 +276,47 @@ func TestK03AChainThatLeadsNowhereIsRefused(t *testing.T) {
 	} {
 		if _, err := a.authority(row.chain, row.trusted, now); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: %v, want %q", what, err, row.want)
+		}
+	}
+}
+
+// TestK02ARootThatIsRenewedWithItsKeyIsTheSameRoot: a pod that started before
+// has clients that trust the certificate from before.
+func TestK02ARootThatIsRenewedWithItsKeyIsTheSameRoot(t *testing.T) {
+	c, now := newControl(t), time.Now()
+	a, err := newAttempt(permits(t, "api.example.com"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := c.root
+	again := func(name string, ends time.Time, key *ecdsa.PrivateKey) *x509.Certificate {
+		tmpl := *before
+		tmpl.SerialNumber, tmpl.NotAfter = big.NewInt(77), ends
+		tmpl.RawSubject, tmpl.Subject, tmpl.PublicKey = nil, pkix.Name{CommonName: name}, &key.PublicKey
+		return newCert(t, &tmpl, &tmpl, &key.PublicKey, key)
+	}
+	c.root = again(before.Subject.CommonName, now.Add(2000*time.Hour), c.rootKey)
+	got, err := c.Sign(t.Context(), bot, a.request, "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority, err := a.authority(got.Chain, []*x509.Certificate{before}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The pod's clients, which know the certificate from before alone.
+	roots := x509.NewCertPool()
+	roots.AddCert(before)
+	if _, err := authority.Certificate().Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now}); err != nil {
+		t.Errorf("a client that started before: %v", err)
+	}
+	for what, trusted := range map[string]*x509.Certificate{
+		"one that has ended":     again(before.Subject.CommonName, now.Add(-time.Minute), c.rootKey),
+		"the key by other name":  again("other", now.Add(2000*time.Hour), c.rootKey),
+		"the name of other keys": again(before.Subject.CommonName, now.Add(2000*time.Hour), newKey(t)),
+	} {
+		if _, err := a.authority(got.Chain, []*x509.Certificate{trusted}, now); err == nil || !strings.Contains(err.Error(), "not in the bundle") {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
 }
