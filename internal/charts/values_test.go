@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -69,6 +70,28 @@ func TestBadValuesAreRefusedWithTheirPlace(t *testing.T) {
 		}
 		if !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v\nwant %q", c.set, err, c.want)
+		}
+	}
+}
+
+// TestTheValuesInTheREADMEAreTaken renders the chart with each of its examples.
+func TestTheValuesInTheREADMEAreTaken(t *testing.T) {
+	data, err := os.ReadFile(chart + "/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(data), "```yaml\n")[1:]
+	if len(blocks) < 3 {
+		t.Fatalf("%d examples", len(blocks))
+	}
+	for _, block := range blocks {
+		values, _, _ := strings.Cut(block, "```")
+		file := filepath.Join(t.TempDir(), "values.yaml")
+		if err := os.WriteFile(file, []byte(values), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := render("--values", file); err != nil {
+			t.Errorf("%v\n%s", err, values)
 		}
 	}
 }
