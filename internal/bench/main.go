@@ -66,6 +66,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
+	if o.short != "" && (o.only != "" || o.peers != "") {
+		return errors.New("-short writes the table of all rows and peers: leave -only and -peers out")
+	}
 	switch o.role {
 	case "":
 	case roleNamed:
