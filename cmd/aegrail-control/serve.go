@@ -197,7 +197,9 @@ func (c *control) httpServer(name string, ln net.Listener, h http.Handler, confi
 		deadline, done := context.WithTimeout(context.WithoutCancel(ctx), drain)
 		defer done()
 		err := server.Shutdown(deadline)
-		_ = <-ended // http.ErrServerClosed, as it was shut down
+		if end := <-ended; !errors.Is(end, http.ErrServerClosed) {
+			err = errors.Join(err, end)
+		}
 		if errors.Is(err, context.DeadlineExceeded) {
 			return errors.Join(err, server.Close())
 		}
