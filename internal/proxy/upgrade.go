@@ -99,7 +99,9 @@ func (cl *h1client) upgrade(x *exchange, resp *upstream.Response) *refusal {
 	if why != nil {
 		return why
 	}
-	up, early, err := resp.Hijack()
+	out := http1.AppendStatusLine(nil, 101)
+	out = append(appendRaw(out, resp.Fields), "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"...)
+	up, early, err := resp.Hijack() // the fields are gone with it
 	if err != nil {
 		return badSwitch(err.Error())
 	}
@@ -110,8 +112,6 @@ func (cl *h1client) upgrade(x *exchange, resp *upstream.Response) *refusal {
 	if !ok {
 		return badSwitch("the client's connection cannot be taken over")
 	}
-	out := http1.AppendStatusLine(nil, 101)
-	out = append(appendRaw(out, resp.Fields), "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"...)
 	if err := cl.write(out); err != nil {
 		return clientGone(err)
 	}

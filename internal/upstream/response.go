@@ -104,13 +104,14 @@ func (r *Response) Close() {
 
 // Hijack hands the connection over after a 101. early is what the peer sent
 // right behind its answer. The caller closes conn; Close is still to be called
-// and leaves it alone. The context of Send no longer ends it.
+// and leaves it alone. The context of Send no longer ends it. Fields is nil
+// afterwards: what it lay in is another connection's by then.
 func (r *Response) Hijack() (conn net.Conn, early []byte, err error) {
 	c := r.c
 	if c == nil || r.Status != http.StatusSwitchingProtocols {
 		return nil, nil, errors.New("upstream: only the connection of a 101 can be taken over")
 	}
-	r.c = nil
+	r.c, r.Fields = nil, nil
 	early = append([]byte(nil), c.r.Buffered()...)
 	c.r.Discard(len(early))
 	c.r.Release()
