@@ -125,3 +125,29 @@ spec:
 	later.mustFail(t, "udp", "1.2.3.4:9999")
 	later.mustFail(t, "read", "/var/run/secrets/aegrail", "/var/log/aegrail/*")
 }
+
+// The webhooks hold also those whom no role holds: what follows is done as the cluster's administrator.
+func TestE07WhatIsInjectedStaysSoWhoeverAsks(t *testing.T) {
+	a := injected(t)
+	for _, row := range []struct {
+		says string
+		args []string
+	}{
+		{"metadata.labels[aegrail.io/injected]", []string{"label", "pod", "-n", a.namespace, a.pod, "aegrail.io/injected-"}},
+		{"metadata.annotations[aegrail.io/inject]", []string{"annotate", "pod", "-n", a.namespace, a.pod, "aegrail.io/inject=false"}},
+		{"metadata.annotations[aegrail.io/engine-uid]", []string{"annotate", "--overwrite", "pod", "-n", a.namespace, a.pod, "aegrail.io/engine-uid=1000"}},
+		{"spec.initContainers[aegrail-engine].image", []string{"set", "image", "-n", a.namespace, "pod/" + a.pod, "aegrail-engine=" + agentImage}},
+		{"aegrail-control alone writes it", []string{"annotate", "configmap", "-n", a.namespace, "aegrail-ca-bundle", "a=b"}},
+		{"aegrail-control alone writes it", []string{"delete", "configmap", "-n", a.namespace, "--all"}},
+		{"exec into aegrail-engine runs as a user", []string{"exec", "-n", a.namespace, a.pod, "-c", "aegrail-engine", "--", "/aegrail-engine", "serve"}},
+		{"attach into aegrail-engine", []string{"attach", "-n", a.namespace, a.pod, "-c", "aegrail-engine"}},
+		{"SYS_PTRACE", []string{"debug", "-n", a.namespace, a.pod, "--image=" + agentImage, "--attach=false"}},
+		{"targetContainerName", []string{"debug", "-n", a.namespace, a.pod, "--image=" + agentImage, "--attach=false", "--profile=baseline", "--target=aegrail-engine"}},
+	} {
+		if _, err := command("", "kubectl", row.args...); err == nil || !strings.Contains(err.Error(), row.says) {
+			t.Errorf("%v: %v", row.args, err)
+		}
+	}
+	kubectl(t, "label", "pod", "-n", a.namespace, a.pod, "team=support") // what is not ours
+	kubectl(t, "exec", "-n", a.namespace, a.pod, "-c", "aegrail-engine", "--", "/aegrail-engine", "audit", "verify", "/var/log/aegrail/audit.log")
+}
