@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -126,7 +127,7 @@ func (a *agent) deeds() []deed {
 		ask(2, "an origin that breaks off", kept, faultHost, "cut", faulty, some),
 		ask(2, "a certificate of nobody", h2, falseHost, "echo", faulty, some),
 		ask(1, "a name that is not found", kept, goneHost, "echo", faulty, some),
-		ask(1, "a name that is found late", fresh, slowHost, "echo", allowed, some),
+		ask(1, "a name that is found late", fresh, slowHost, "echo", late, some),
 		{"a body that is judged", 4, a.judged},
 		{"gRPC", 10, func(kind string) { a.unary(kind) }},
 		{"gRPC stream", 3, func(kind string) { a.stream(kind) }},
@@ -292,6 +293,9 @@ func (a *agent) deniedName(kind string) {
 		_ = conn.Close()
 		c.status = http.StatusOK
 	}
+	if m := regexp.MustCompile(`X-Aegrail-Reason: (\w+)`).FindStringSubmatch(fmt.Sprint(err)); m != nil {
+		c.reason = m[1]
+	}
 	c.err, c.ended = err, time.Now()
 	a.ledger.made(kind, "host "+c.host, c)
 }
@@ -353,7 +357,7 @@ func (a *agent) noise(string) {
 		p[i] = byte(a.rng.Uint32())
 	}
 	kind := "bad_client_hello"
-	copy(p, "\x16\x03\x01\x00\xfb")
+	copy(p, "\x16\x03\x01\x00\xfb\x01\xff") // longer than any
 	if a.rng.IntN(2) == 0 {
 		kind, p[0] = "not_tls", 'x'
 	}

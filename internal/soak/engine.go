@@ -73,7 +73,7 @@ spec:
 const flipRule = `    - {name: flip, hosts: [good.soak.test, h1.soak.test], methods: [POST], paths: ["/flip/**"], addresses: [127.0.0.0/8]}
 `
 
-const authorities = 3 // that take turns
+const authorities = 10 // that take turns
 
 // startEngine makes its authorities and its policy, starts it and waits until it
 // is ready.
@@ -295,7 +295,7 @@ func (e *engine) madeBy(st tls.ConnectionState) error {
 }
 
 // handshakeTime is how long a leaf may be on its way to a client.
-const handshakeTime = 5 * time.Second
+const handshakeTime = 30 * time.Second
 
 // between are what was in force at any time of a span.
 func between(all []inForce, from, to time.Time) (found []inForce) {

@@ -52,13 +52,14 @@ type index struct {
 	read    map[string]bool  // :: segments that were read to their end, by name
 	by      map[string]*told // :: path, or "host "+host → what is said
 	hellos  map[string]int   // :: reason → refusals that name no path
+	counted map[string]int   // :: reason → refusals beyond those that are recorded one by one
 	records int
 	seq     uint64
 	broken  []string
 }
 
 func newIndex(file string) *index {
-	return &index{file: file, read: map[string]bool{}, by: map[string]*told{}, hellos: map[string]int{}}
+	return &index{file: file, read: map[string]bool{}, by: map[string]*told{}, hellos: map[string]int{}, counted: map[string]int{}}
 }
 
 // decided is how many attempts to forward the log has let pass.
@@ -170,10 +171,11 @@ func (x *index) take(line []byte) error {
 	by := r.Payload.Path
 	switch {
 	case r.Payload.Host == "" && by == "":
-		return nil // the log's own
+		x.counted[r.Payload.Reason] += r.Payload.Count // 0 of the log's own
+		return nil
 	case by == "":
 		by = "host " + r.Payload.Host
-		x.hellos[r.Payload.Reason] += max(1, r.Payload.Count)
+		x.hellos[r.Payload.Reason]++
 	}
 	t := x.by[by]
 	if t == nil {

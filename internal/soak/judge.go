@@ -11,11 +11,13 @@ import (
 type judge struct {
 	l         *ledger
 	revisions []inForce
+	unnamed   map[string]int // :: reason → refusals that have no record of their own
 }
 
 // all judges everything that was done. Nobody may be under way any more.
 func (j *judge) all() {
 	x := j.l.index
+	j.unnamed = map[string]int{}
 	for _, b := range x.broken {
 		j.l.problem("the log: %s", b)
 	}
@@ -33,8 +35,11 @@ func (j *judge) all() {
 		}
 	}
 	for reason, n := range j.l.noise {
-		if x.hellos[reason] != n {
-			j.l.problem("%d refusals for %s are in the log, there were %d", x.hellos[reason], reason, n)
+		j.unnamed[reason] += n - x.hellos[reason]
+	}
+	for reason, n := range j.unnamed {
+		if n != x.counted[reason] {
+			j.l.problem("%d refusals for %s have no record of their own, the log counts %d", n, reason, x.counted[reason])
 		}
 	}
 }
@@ -45,8 +50,8 @@ func (j *judge) call(by string, c *call, t *told) {
 		t = new(told)
 	}
 	wrong := func(format string, args ...any) {
-		j.l.note(format, fmt.Sprintf("%s %s (wanted %s; status %d %s, %v; %d decisions, %d ends, %d denials, %d arrivals): %s", c.host, by, c.want, c.status, c.reason, c.err,
-			len(t.decisions), len(t.ends), len(t.denials), len(j.l.arrivals[by]), fmt.Sprintf(format, args...)))
+		j.l.note(format, fmt.Sprintf("%s %s (wanted %s; status %d %s, %v; %d decisions, %d ends, %d denials, %d arrivals; %s): %s", c.host, by, c.want, c.status, c.reason, c.err,
+			len(t.decisions), len(t.ends), len(t.denials), len(j.l.arrivals[by]), words(t), fmt.Sprintf(format, args...)))
 	}
 	j.forcedBy(c, t, wrong)
 	j.matched(by, t, wrong)
@@ -71,11 +76,24 @@ func (j *judge) call(by string, c *call, t *told) {
 		if c.err == nil && c.status < 500 {
 			wrong("the client got a whole answer from a broken origin")
 		}
+	case late:
+		if len(t.ends) != 1 || t.ends[0].Payload.Reason != "resolve_failed" {
+			j.isAnswered(by, c, t, wrong)
+		}
 	case leaving:
 		if len(t.denials) > 0 {
 			wrong("the policy allows it")
 		}
 	}
+}
+
+// words are what the records say that are no plain decisions.
+func words(t *told) string {
+	var all []string
+	for _, r := range slices.Concat(t.ends, t.denials) {
+		all = append(all, fmt.Sprint(r.Event, " ", r.Payload.Status, " ", r.Payload.Reason))
+	}
+	return strings.Join(all, ", ")
 }
 
 // forcedBy checks the revision of each record, and the verdict by it.
@@ -143,6 +161,10 @@ func (j *judge) isRefused(by string, c *call, t *told, wrong func(string, ...any
 	if len(t.decisions) > 0 || len(j.l.arrivals[by]) > 0 {
 		wrong("it was let pass")
 	}
+	if len(t.denials) == 0 && c.status != http.StatusOK && c.reason != "" {
+		j.unnamed[c.reason]++ // a flood's refusals are counted, not written one by one
+		return
+	}
 	if len(t.denials) != 1 {
 		wrong("the log has not one denial")
 		return
@@ -163,5 +185,5 @@ func (j *judge) isCut(c *call, wrong func(string, ...any)) {
 }
 
 func (w want) String() string {
-	return [...]string{"nothing", "an answer", "a refusal", "what the revision says", "a failure", "to leave"}[w]
+	return [...]string{"nothing", "an answer", "a refusal", "what the revision says", "a failure", "to leave", "an answer, if the name is found in time"}[w]
 }

@@ -70,7 +70,10 @@ func TestTheJudgeSeesWhatIsWrong(t *testing.T) {
 		{"a revision of before", allowed, good(), logOf("egress_allowed decision - early", ended), []arrival{came}, "which was not in force"},
 		{"a refusal", refused, told403(), logOf(denial), nil, ""},
 		{"a refusal that arrived", refused, told403(), logOf(denial), []arrival{came}, "let pass"},
-		{"a refusal that is not in the log", refused, told403(), logOf(), nil, "not one denial"},
+		{"a refusal that is not in the log", refused, told403(), logOf(), nil, "1 refusals for no_rule have no record of their own, the log counts 0"},
+		{"two denials", refused, told403(), logOf(denial, denial), nil, "not one denial"},
+		{"a name that is not found in time", late, with(good(), func(c *call) { c.status, c.reason = 504, "resolve_failed" }), logOf(decided, "egress_error complete resolve_failed open"), nil, ""},
+		{"a name that is found, and no answer", late, with(good(), func(c *call) { c.status = 502 }), logOf(decided, failed), []arrival{came}, "was not answered"},
 		{"a refusal for another reason", refused, with(told403(), func(c *call) { c.reason = "other" }), logOf(denial), nil, "not told"},
 		{"an answer where a refusal is due", refused, good(), logOf(decided, ended), []arrival{came}, "let pass"},
 		{"let pass by the revision", flipping, good(), logOf(decided, ended), []arrival{came}, ""},
@@ -96,7 +99,7 @@ func TestTheJudgeSeesWhatIsWrong(t *testing.T) {
 			l.arrivals["/x"] = append(l.arrivals["/x"], &a)
 		}
 		l.index.by["/x"] = row.log
-		(&judge{l, forced}).all()
+		(&judge{l: l, revisions: forced}).all()
 		if got := strings.Join(l.problems, "\n"); row.wrong == "" && got != "" || !strings.Contains(got, row.wrong) {
 			t.Errorf("%s: %q, want %q", row.what, got, row.wrong)
 		}

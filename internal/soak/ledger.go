@@ -15,6 +15,7 @@ const (
 	flipping                 // by the revision in force
 	faulty                   // allowed, and the origin fails
 	leaving                  // allowed, and the client leaves
+	late                     // allowed, if the name is found in time
 )
 
 // call is a request as its client made it. It belongs to who made it until done.

@@ -258,7 +258,7 @@ func dialThrough(ctx context.Context, target string) (net.Conn, error) {
 		}
 	}
 	if !strings.HasPrefix(string(head), "HTTP/1.1 200") {
-		return nil, errors.Join(fmt.Errorf("CONNECT %s: %.80s", target, head), c.Close())
+		return nil, errors.Join(fmt.Errorf("CONNECT %s: %s", target, head), c.Close())
 	}
 	return c, nil
 }
