@@ -16,12 +16,23 @@
 // cluster/node.sh in a mount and a pid namespace of its own: one node, containerd
 // of Debian, pods on a bridge, with IPv6 beside IPv4. There is no way out of the
 // namespace. All of it ends with the test binary, and run.sh removes what is left.
+// What has a name on the machine has run.sh's process number in it, so that two
+// runs do not meet.
 //
 // # The world
 //
 // What lies beyond the cluster is in the test binary: the cluster's DNS, which
 // keeps the names that it was asked for, and origins on public addresses, which
 // keep what arrived. They say what got through; the engine's word is not taken.
+// Every engine's records go to a sink there, and all of them verify at the end.
+//
+// # The pods
+//
+// One pod is written by hand and served by the chart without control
+// (deploy/manifests/plain-agent.yaml), the others are injected. Agents are root,
+// and run the program agent/, which knows nothing of the engine or does
+// everything to get around it. Tests have the rows of the catalogue of attacks in
+// their names: E are escapes from a pod, K is the CA.
 //
 // # What a real cluster has and this one has not
 //

@@ -16,10 +16,10 @@ import (
 func explain() {
 	fmt.Println("\n=== what the cluster looks like")
 	if pods, err := command("", "kubectl", "get", "pods", "-A", "-o", "wide", "--no-headers"); err == nil {
-		fmt.Print(pods, tail(say("get", "events", "-A", "--field-selector=type!=Normal", "--sort-by=.lastTimestamp"), 30))
+		fmt.Print(tail(pods, 40), tail(say("get", "events", "-A", "--field-selector=type!=Normal", "--sort-by=.lastTimestamp"), 30))
 		for pod := range strings.Lines(pods) {
 			f := strings.Fields(pod)
-			if len(f) < 4 || f[0] == "cert-manager" && f[3] == "Running" {
+			if len(f) < 4 || f[0] == "cert-manager" && f[3] == "Running" || f[3] == "Pending" {
 				continue
 			}
 			fmt.Printf("\n--- %s/%s (%s %s)\n", f[0], f[1], f[2], f[3])

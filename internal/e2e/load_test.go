@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os/exec"
+	"io"
+	"net/http"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // load is traffic of an agent that runs until it is told to end.
@@ -69,24 +72,35 @@ func (l *load) end(t *testing.T) {
 	}
 }
 
-// metric is the sum of a metric's values in a pod's engine, as a scraper on the node reads it.
-func (a agent) metric(name string) (sum float64, err error) {
+// metrics are a pod's engine's, as a scraper on the node reads them.
+func (a agent) metrics() (string, error) {
 	ip, err := command("", "kubectl", "get", "pod", "-n", a.namespace, a.pod, "-o", "jsonpath={.status.podIP}")
+	if err != nil {
+		return "", err
+	}
+	got, err := (&http.Client{Timeout: 5 * time.Second}).Get("http://" + ip + ":15020/metrics")
+	if err != nil {
+		return "", err
+	}
+	defer got.Body.Close()
+	out, err := io.ReadAll(got.Body)
+	return string(out), err
+}
+
+// metric is the sum of a metric's values.
+func (a agent) metric(name string) (sum float64, err error) {
+	all, err := a.metrics()
 	if err != nil {
 		return 0, err
 	}
-	out, err := exec.Command("curl", "-sf", "--max-time", "5", "http://"+strings.TrimSpace(ip)+":15020/metrics").Output()
-	if err != nil {
-		return 0, fmt.Errorf("scraping %s: %w", ip, err)
-	}
 	found := false
-	for line := range strings.Lines(string(out)) {
-		var value float64
+	for line := range strings.Lines(all) {
 		f := strings.Fields(line)
 		if len(f) != 2 || f[0] != name && !strings.HasPrefix(f[0], name+"{") {
 			continue
 		}
-		if _, err := fmt.Sscan(f[1], &value); err != nil {
+		value, err := strconv.ParseFloat(f[1], 64)
+		if err != nil {
 			return 0, err
 		}
 		sum, found = sum+value, true
@@ -95,6 +109,22 @@ func (a agent) metric(name string) (sum float64, err error) {
 		return 0, fmt.Errorf("there is no metric %s", name)
 	}
 	return sum, nil
+}
+
+// revision is that of the policy in force.
+func (a agent) revision(t *testing.T) string {
+	t.Helper()
+	all, err := a.metrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(all) {
+		if strings.HasPrefix(line, "aegrail_policy_info{") && strings.HasSuffix(strings.TrimSpace(line), " 1") {
+			return label(line, "revision")
+		}
+	}
+	t.Fatalf("there is no metric aegrail_policy_info in\n%s", all)
+	return ""
 }
 
 // grows waits until a metric is above what it was.

@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	dirEnv   = "AEGRAIL_E2E_DIR"   // a folder of this run's own
-	stackEnv = "AEGRAIL_E2E_STACK" // what stack/build.sh has built
+	dirEnv   = "AEGRAIL_E2E_DIR"    // a folder of this run's own
+	stackEnv = "AEGRAIL_E2E_STACK"  // what stack/build.sh has built
+	groupEnv = "AEGRAIL_E2E_CGROUP" // the control group that kubelet makes its own below
 )
 
 // patience bounds everything that a test waits for. It is long since nothing
@@ -72,7 +73,7 @@ func run(m *testing.M, hold bool) (code int, err error) {
 		return 0, err
 	}
 	node := exec.Command("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private",
-		"cluster/node.sh", suite.dir, suite.stack, nodeIP)
+		"cluster/node.sh", suite.dir, suite.stack, nodeIP, os.Getenv(groupEnv))
 	node.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if node.Stderr, err = os.Create(filepath.Join(suite.dir, "log", "node")); err != nil {
 		return 0, err

@@ -87,11 +87,11 @@ func served(t *testing.T, bot agent) {
 	if got.Status != 403 || got.Decision != "denied" || got.Type != "application/problem+json" || got.Reason == "" {
 		t.Errorf("another path is not refused so that a client can read it: %+v", got)
 	}
-	got = bot.send(t, "GET", "https://"+otherHost+"/", "")
+	got = bot.send(t, "GET", "https://"+otherHost+"/served", "")
 	if got.Error == "" {
 		t.Errorf("a host that no rule names: %+v", got)
 	}
-	if through := suite.origins.arrived(func(s seen) bool { return s.Path == "/v1/files" || s.Host == otherHost }); len(through) > 0 {
+	if through := suite.origins.arrived(func(s seen) bool { return s.Path == "/v1/files" || s.Path == "/served" }); len(through) > 0 {
 		t.Errorf("what was refused arrived: %+v", through)
 	}
 

@@ -34,16 +34,13 @@ if [ "$(id -u)" -ne 0 ]; then
 	exec sudo --preserve-env env PATH="$PATH" "$PWD/run.sh" "$@"
 fi
 
-# One cluster at a time: kubelet's control groups have names that are the same
-# for all.
-exec 9>/run/lock/aegrail-e2e
-flock 9
-if [ -n "$(find /sys/fs/cgroup -maxdepth 2 -type d -name 'kubepods*' 2>/dev/null)" ]; then
-	echo "e2e: a kubelet has control groups on this machine (kubepods); its node cannot be shared" >&2
-	exit 1
-fi
+# Everything that has a name on this machine has this process's number in it, so
+# that two runs do not meet.
 netns=aegrail-e2e-$$
 dir=$(mktemp -d "${TMPDIR:-/tmp}/$netns.XXXX")
+# The control groups of its pods: one folder in each hierarchy, or in the only one.
+hierarchies=(/sys/fs/cgroup)
+[ -e /sys/fs/cgroup/cgroup.procs ] || hierarchies=(/sys/fs/cgroup/*/)
 
 # down ends the tests, which ends the cluster (its first process dies with
 # theirs), and takes what is left of it away.
@@ -56,8 +53,11 @@ down() {
 	done
 	ip netns del "$netns"
 	for _ in $(seq 100); do # the kernel takes a moment to let go
-		find /sys/fs/cgroup -depth -type d -path '*/kubepods*' -exec rmdir {} + 2>/dev/null || true
-		rm -rf "$dir" 2>/dev/null && break
+		for h in "${hierarchies[@]}"; do
+			find "$h/$netns" -depth -type d -exec rmdir {} + 2>/dev/null || true
+		done
+		rm -rf "$dir" 2>/dev/null || true
+		[ -d "$dir" ] || compgen -G "/sys/fs/cgroup/$netns" || compgen -G "/sys/fs/cgroup/*/$netns" || break
 		sleep 0.1
 	done
 }
@@ -68,6 +68,9 @@ down() {
 ip netns add "$netns"
 trap down EXIT
 trap 'exit 130' INT TERM
+for h in "${hierarchies[@]}"; do
+	mkdir "$h/$netns"
+done
 ip -n "$netns" link set lo up
 ip -n "$netns" link add node0 type veth peer name node0p
 ip -n "$netns" addr add 10.240.0.1/24 dev node0
@@ -90,5 +93,5 @@ done
 "$go" test -c -o "$dir/bin/e2e.test" .
 
 # In the background, since a trap waits for what is in the foreground.
-AEGRAIL_E2E_DIR=$dir AEGRAIL_E2E_STACK=$bin nsenter --net="/run/netns/$netns" "$dir/bin/e2e.test" -test.v -test.timeout 25m "$@" &
+AEGRAIL_E2E_DIR=$dir AEGRAIL_E2E_STACK=$bin AEGRAIL_E2E_CGROUP=/$netns nsenter --net="/run/netns/$netns" "$dir/bin/e2e.test" -test.v -test.timeout 25m "$@" &
 wait $!

@@ -4,11 +4,12 @@
 # namespace, in its own network namespace, so that one kill ends all of it and
 # nothing it mounts is seen outside.
 #
-#   node.sh DIR BIN NODE_IP
+#   node.sh DIR BIN NODE_IP CGROUP
 #
-# DIR holds pki/ and images/ and gets everything else; BIN has the programs.
+# DIR holds pki/ and images/ and gets everything else; BIN has the programs. Pods
+# are below CGROUP, which is there.
 set -euo pipefail
-dir=$1 bin=$2 ip=$3
+dir=$1 bin=$2 ip=$3 cgroup=$4
 socket=/run/containerd/containerd.sock
 mkdir -p "$dir"/{log,containerd,cni,kubelet,sysctl}
 
@@ -56,6 +57,7 @@ apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 failCgroupV1: false
 cgroupDriver: cgroupfs
+cgroupRoot: $cgroup
 cgroupsPerQOS: true
 enforceNodeAllocatable: []
 containerRuntimeEndpoint: unix://$socket
