@@ -24,7 +24,7 @@
 //   - no connection came to the addresses of names that no rule allows;
 //   - `audit verify` takes all segments with the anchor;
 //   - no goroutine is left that an idle engine does not have, and resident memory,
-//     fitted by a line after a third of the time, does not grow.
+//     fitted by a line over the second half, does not grow.
 //
 // # Where it runs
 //

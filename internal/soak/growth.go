@@ -28,11 +28,11 @@ func line(all []sample) (at0, slope float64) {
 }
 
 // warmUp is the part of a run that is left out.
-const warmUp = 3 // one in so many
+const warmUp = 2 // one in so many
 
 // mayGrow is how much the line may rise in what is left of a run, beside a tenth
 // of what it begins with: the collector's pace, and buffers of the busiest moment.
-const mayGrow = 8 << 20 // 8 MiB
+const mayGrow = 12 << 20 // 12 MiB
 
 // growth says how resident memory went, and whether that is too much.
 func growth(all []sample) (text string, tooMuch bool) {

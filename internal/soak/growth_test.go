@@ -27,8 +27,8 @@ func TestGrowthIsToldFromAWarmUp(t *testing.T) {
 		{"flat", func(int) int64 { return 50 * mib }, false},
 		{"a warm-up", func(i int) int64 { return min(50, int64(i)) * mib }, false},
 		{"up and down", func(i int) int64 { return int64(50+i%7) * mib }, false},
-		{"a leak", func(i int) int64 { return int64(50+i/10) * mib }, true},
-		{"a slow leak", func(i int) int64 { return 50*mib + int64(i)*80<<10 }, true},
+		{"a leak", func(i int) int64 { return int64(50+i/5) * mib }, true},
+		{"a slow leak", func(i int) int64 { return 50*mib + int64(i)*160<<10 }, true},
 		{"nothing was seen", nil, true},
 	} {
 		var all []sample
