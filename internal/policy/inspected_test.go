@@ -2,8 +2,10 @@ package policy_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
 	"github.com/arpitcoder/aegrail-engine/internal/identity"
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
 )
@@ -51,6 +53,46 @@ func TestInspectedOfNobodyIsEmpty(t *testing.T) {
 		if got := v.Inspected(); len(got) != 0 {
 			t.Errorf("%s: %q", what, got)
 		}
+	}
+}
+
+func TestANamespaceHasTheDocumentsAndViewsOfAllItsAgents(t *testing.T) {
+	set := compile(t, policy.Options{}, rules("- {hosts: [a.example]}"), document("all-of-support", "enforce", "{namespaces: [support]}", "[b.example]", ""),
+		document("other", "enforce", "{namespaces: [other], serviceAccounts: [pay]}", "[c.example]", ""), document("by-account", "enforce", "{serviceAccounts: [roaming]}", "[d.example]", ""))
+	for _, row := range []struct {
+		namespace string
+		docs      []string
+		views     []string // the hosts of each, sorted
+	}{
+		{"support", []string{"support-bot", "all-of-support", "by-account"}, []string{"a.example b.example", "b.example", "b.example d.example"}},
+		{"other", []string{"other", "by-account"}, []string{"", "c.example", "d.example"}},
+		{"elsewhere", []string{"by-account"}, []string{"", "d.example"}},
+	} {
+		var docs, views []string
+		for _, doc := range set.NamespaceDocuments(row.namespace) {
+			docs = append(docs, doc.Metadata.Name)
+		}
+		for _, v := range set.NamespaceViews(row.namespace) {
+			views = append(views, strings.Join(v.Inspected(), " "))
+		}
+		if slices.Sort(views); !slices.Equal(docs, row.docs) || !slices.Equal(views, row.views) {
+			t.Errorf("%s: %q, want %q; %q, want %q", row.namespace, docs, row.docs, views, row.views)
+		}
+	}
+	var none *policy.Set
+	if none.NamespaceDocuments("support") != nil || none.NamespaceViews("support") != nil {
+		t.Error("no set has some")
+	}
+	if views := compile(t, policy.Options{Observe: true}).NamespaceViews("support"); len(views) != 1 || !views[0].Observes() {
+		t.Errorf("a set that observes has %d views", len(views))
+	}
+	mine := v1alpha1.AgentPolicy{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.Kind, Metadata: v1alpha1.Metadata{Name: "mine"}, Spec: v1alpha1.Spec{Allowlist: []string{"a.example"}}}
+	anyone, _, err := policy.Compile([]v1alpha1.AgentPolicy{mine}, policy.Options{AnyAgent: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if docs, views := anyone.NamespaceDocuments("support"), anyone.NamespaceViews("support"); len(docs) != 1 || len(views) != 1 || len(views[0].Inspected()) != 1 {
+		t.Errorf("of a policy for anyone: %d documents, %d views", len(docs), len(views))
 	}
 }
 
