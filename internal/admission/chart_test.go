@@ -21,6 +21,7 @@ func TestTheChartHasTheConditions(t *testing.T) {
 	}
 	want := map[string]string{
 		"mutatePod": MatchMutatePod, "validateNamespace": MatchValidateNamespace, "validatePod": MatchValidatePod, "bundle": MatchBundle,
+		"token": AllowToken,
 	}
 	if !maps.Equal(has, want) {
 		text, err := json.MarshalIndent(want, "", "  ")

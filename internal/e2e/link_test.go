@@ -77,7 +77,8 @@ spec:
 `)
 	ready(t, "default", "stranger")
 	token := func(args ...string) string {
-		return strings.TrimSpace(kubectl(t, append([]string{"create", "token"}, args...)...))
+		// Tokens for control are made for kubelet alone, which would ask for none of these.
+		return strings.TrimSpace(kubectl(t, append([]string{"create", "token", "--as=e2e", "--as-group=system:masters", "--as-group=system:nodes"}, args...)...))
 	}
 	revision := a.revision(t)
 	const audience = "--audience=aegrail-control"
@@ -106,6 +107,27 @@ spec:
 		a.exec(t, &got, "send", "-direct", "-insecure", "https://"+address+"/k08")
 		if got.Error == "" {
 			t.Errorf("the agent reaches control at %s: %+v", address, got)
+		}
+	}
+}
+
+// TestK08NobodyMintsATokenByWhichAPodIsKnown: who may create tokens, as the
+// role "edit" may, could ask for one that is bound to an injected pod, and with
+// it for an authority for a key of its own.
+func TestK08NobodyMintsATokenByWhichAPodIsKnown(t *testing.T) {
+	a := injected(t)
+	mint := func(args ...string) error {
+		_, err := command("", "kubectl", append([]string{"create", "token", "-n", a.namespace, "bot", "--bound-object-kind=Pod", "--bound-object-name=" + a.pod}, args...)...)
+		return err
+	}
+	for _, audience := range []string{"aegrail-control", "aegrail-gateway"} {
+		if err := mint("--audience=other", "--audience="+audience); err == nil || !strings.Contains(err.Error(), "minted by kubelet alone") {
+			t.Errorf("a token for %s: %v", audience, err)
+		}
+	}
+	for _, other := range [][]string{nil, {"--audience=other"}} {
+		if err := mint(other...); err != nil {
+			t.Errorf("a token that is no business of ours, %v: %v", other, err)
 		}
 	}
 }
