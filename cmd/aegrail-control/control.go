@@ -129,13 +129,16 @@ func (c *control) reconcile(mgr manager.Manager) (*podca.Signer, error) {
 	if err := mgr.Add(&guard{live: mgr.GetAPIReader(), count: c.counters.unheld.Set, logger: c.logger}); err != nil {
 		return nil, err
 	}
-	recorder, err := podca.NewRecorder(c.events, c.logger, c.counters.called)
+	recorder, err := podca.NewRecorder(c.settings.namespace, c.events, c.logger, c.counters.called)
 	if err != nil {
 		return nil, err
 	}
 	signer, err := podca.NewSigner(podca.Options{
 		Namespace: c.settings.namespace, Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Injected: inject.CheckLive,
 		Issuer: namespaces.Name, Recorder: recorder,
+		Generation: func(ctx context.Context, namespace string) (int, error) {
+			return namespaces.Newest(ctx, mgr.GetClient(), namespace)
+		},
 		Roots: func(ctx context.Context, namespace string, generation int) ([]*x509.Certificate, error) {
 			return namespaces.Roots(ctx, mgr.GetAPIReader(), c.settings.namespace, namespace, generation, time.Now())
 		},

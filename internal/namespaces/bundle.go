@@ -54,6 +54,26 @@ func (r *Reconciler) bundle(namespace string, ready []*generation) (*corev1.Conf
 	}, nil
 }
 
+// Newest returns the newest generation in the bundle of a namespace, 0 for a
+// namespace without one. A bundle has half a megabyte: give it a reader with a
+// cache.
+func Newest(ctx context.Context, reader client.Reader, namespace string) (int, error) {
+	bundle := &corev1.ConfigMap{}
+	err := reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: inject.BundleConfigMap}, bundle)
+	if apierrors.IsNotFound(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("reading the ConfigMap %s of %s: %w", inject.BundleConfigMap, namespace, err)
+	}
+	text := bundle.Annotations[inject.AnnotationCAGeneration]
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return 0, fmt.Errorf("the ConfigMap %s of %s says generation %q: it begins with 1", inject.BundleConfigMap, namespace, text)
+	}
+	return n, nil
+}
+
 // publish makes the bundle what it must be.
 func (r *Reconciler) publish(ctx context.Context, ns *corev1.Namespace, want *corev1.ConfigMap) error {
 	have := &corev1.ConfigMap{}

@@ -38,24 +38,27 @@ const (
 func (s *Signer) Authenticate(ctx context.Context, token string) (link.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
-	claimed, err := s.review(ctx, token)
+	claimed, err := s.review(ctx, token, Audience)
 	if err != nil {
 		return link.Pod{}, err
 	}
-	live, err := s.pod(ctx, claimed)
-	if err != nil {
-		return link.Pod{}, err
+	_, who, err := s.identify(ctx, claimed)
+	if err != nil || !who.Gateway {
+		return who, err
 	}
-	return podOf(live)
+	if who.CAGeneration, err = s.Generation(ctx, who.Namespace); err != nil {
+		return link.Pod{}, fmt.Errorf("reading which roots the agents of %s trust: %w", who.Namespace, err)
+	}
+	return who, nil
 }
 
-// review asks the API server whose token it is.
-func (s *Signer) review(ctx context.Context, token string) (link.Pod, error) {
+// review asks the API server whose token for an audience it is.
+func (s *Signer) review(ctx context.Context, token, audience string) (link.Pod, error) {
 	const reason = "not_authenticated"
 	if token == "" || len(token) > maxToken || strings.ContainsAny(token, " \t\r\n") {
 		return link.Pod{}, link.Refuse(link.Unauthenticated, reason, "there is no token of at most %d bytes", maxToken)
 	}
-	r := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{Audience}}}
+	r := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{audience}}}
 	if err := s.Client.Create(ctx, r); err != nil {
 		return link.Pod{}, fmt.Errorf("having a token reviewed: %w", err)
 	}
@@ -65,10 +68,10 @@ func (s *Signer) review(ctx context.Context, token string) (link.Pod, error) {
 	pod.Namespace, pod.ServiceAccount, ok = serviceAccount(user.Username)
 	switch {
 	case !r.Status.Authenticated:
-		return link.Pod{}, link.Refuse(link.Unauthenticated, reason, "the API server does not take the token for the audience %q: %s", Audience, r.Status.Error)
-	case !slices.Contains(r.Status.Audiences, Audience):
+		return link.Pod{}, link.Refuse(link.Unauthenticated, reason, "the API server does not take the token for the audience %q: %s", audience, r.Status.Error)
+	case !slices.Contains(r.Status.Audiences, audience):
 		// An authenticator that knows no audiences leaves the list empty.
-		return link.Pod{}, link.Refuse(link.Unauthenticated, "wrong_audience", "the token is for %q, not for %q; use the one of the volume aegrail-token", r.Status.Audiences, Audience)
+		return link.Pod{}, link.Refuse(link.Unauthenticated, "wrong_audience", "the token is for %q, not for %q; use one of a projected volume for that audience", r.Status.Audiences, audience)
 	case !ok:
 		return link.Pod{}, link.Refuse(link.Unauthenticated, "not_a_pod", "the token is of %q, which is no service account", user.Username)
 	case pod.Name == "" || pod.UID == "":
@@ -77,9 +80,26 @@ func (s *Signer) review(ctx context.Context, token string) (link.Pod, error) {
 	return pod, nil
 }
 
-// pod reads the pod that a token is bound to, live, and checks that it is that
-// pod, that it runs, and that it is as injection left it.
-func (s *Signer) pod(ctx context.Context, claimed link.Pod) (*corev1.Pod, error) {
+// identify reads the pod that a token is bound to, live, and says who it is: a
+// gateway, or else a pod as injection left it.
+func (s *Signer) identify(ctx context.Context, claimed link.Pod) (*corev1.Pod, link.Pod, error) {
+	pod, err := s.living(ctx, claimed)
+	if err != nil {
+		return nil, link.Pod{}, err
+	}
+	who, err := s.gateway(pod)
+	if err == nil && !who.Gateway {
+		who, err = s.injected(pod)
+	}
+	if err != nil {
+		return nil, link.Pod{}, err
+	}
+	return pod, who, nil
+}
+
+// living reads the pod that a token is bound to, live, and checks that it is that
+// pod and that it runs.
+func (s *Signer) living(ctx context.Context, claimed link.Pod) (*corev1.Pod, error) {
 	pod := &corev1.Pod{}
 	err := s.Live.Get(ctx, types.NamespacedName{Namespace: claimed.Namespace, Name: claimed.Name}, pod)
 	switch {
@@ -88,37 +108,56 @@ func (s *Signer) pod(ctx context.Context, claimed link.Pod) (*corev1.Pod, error)
 	case err != nil:
 		return nil, fmt.Errorf("reading the pod %s/%s: %w", claimed.Namespace, claimed.Name, err)
 	}
-	switch {
-	case string(pod.UID) != claimed.UID:
+	if string(pod.UID) != claimed.UID {
 		return nil, about(pod, link.Denied, "pod_uid", "the pod %s/%s has another UID than the token's; the token is of a pod before it", claimed.Namespace, claimed.Name)
-	case pod.DeletionTimestamp != nil:
-		return nil, about(pod, link.Denied, "pod_ending", "the pod is being deleted")
-	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
-		return nil, about(pod, link.Denied, "pod_ending", "the pod has ended (%s)", pod.Status.Phase)
-	case claimed.ServiceAccount != serviceAccountOf(pod):
-		return nil, about(pod, link.Denied, "service_account", "the token is of the service account %q, the pod runs as %q", claimed.ServiceAccount, serviceAccountOf(pod))
-	case pod.Labels[labelInjected] != "true":
-		return nil, about(pod, link.Denied, "not_injected", "the pod has no label %s=true, so it was not injected by us", labelInjected)
 	}
-	if err := s.Injected(pod); err != nil {
-		return nil, about(pod, link.Denied, "not_injected", "the pod is not as injection left it: %v", err)
-	}
-	if _, err := podOf(pod); err != nil {
+	if err := ending(pod); err != nil {
 		return nil, err
+	}
+	if claimed.ServiceAccount != serviceAccountOf(pod) {
+		return nil, about(pod, link.Denied, "service_account", "the token is of the service account %q, the pod runs as %q", claimed.ServiceAccount, serviceAccountOf(pod))
 	}
 	return pod, nil
 }
 
-func podOf(pod *corev1.Pod) (link.Pod, error) {
+// ending says why a pod does not count any more.
+func ending(pod *corev1.Pod) error {
+	switch {
+	case pod.DeletionTimestamp != nil:
+		return about(pod, link.Denied, "pod_ending", "the pod is being deleted")
+	case over(pod):
+		return about(pod, link.Denied, "pod_ending", "the pod has ended (%s)", pod.Status.Phase)
+	}
+	return nil
+}
+
+// over reports that nothing of a pod runs any more.
+func over(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+// injected says who a living pod is, if it is as injection left it.
+func (s *Signer) injected(pod *corev1.Pod) (link.Pod, error) {
+	if pod.Labels[labelInjected] != "true" {
+		return link.Pod{}, about(pod, link.Denied, "not_injected", "the pod has no label %s=true, so it was not injected by us", labelInjected)
+	}
+	if err := s.Injected(pod); err != nil {
+		return link.Pod{}, about(pod, link.Denied, "not_injected", "the pod is not as injection left it: %v", err)
+	}
 	text := pod.Annotations[annotationGeneration]
 	generation, err := strconv.Atoi(text)
 	if err != nil || generation < 1 {
 		return link.Pod{}, about(pod, link.Denied, "not_injected", "the pod's annotation %s is %q, not the number of a root", annotationGeneration, text)
 	}
+	who := podOf(pod)
+	who.CAGeneration = generation
+	return who, nil
+}
+
+func podOf(pod *corev1.Pod) link.Pod {
 	return link.Pod{
-		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), ServiceAccount: serviceAccountOf(pod),
-		Claimed: pod.Labels[labelIdentity], CAGeneration: generation,
-	}, nil
+		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), ServiceAccount: serviceAccountOf(pod), Claimed: pod.Labels[labelIdentity],
+	}
 }
 
 func serviceAccountOf(pod *corev1.Pod) string {

@@ -22,8 +22,11 @@ type Policies struct {
 	parts   map[partKey]*partOf // of set, made when first asked for
 }
 
-// partKey is what selects policies.
-type partKey struct{ namespace, serviceAccount string }
+// partKey is what selects policies. A gateway has those of all its namespace.
+type partKey struct {
+	namespace, serviceAccount string
+	gateway                   bool
+}
 
 // partOf is the policy of one kind of pod.
 type partOf struct {
@@ -44,7 +47,8 @@ func (p *Policies) Swap(set *policy.Set) {
 
 // For returns what is in force for a pod, and a channel that is closed when that
 // may have changed. The pod gets only the documents that select it, and their
-// revision: another team's change is no news to it.
+// revision: another team's change is no news to it. A gateway gets those that
+// select any agent of its namespace.
 func (p *Policies) For(pod link.Pod) (link.Policy, <-chan struct{}, error) {
 	part, changed, err := p.part(pod)
 	if err != nil {
@@ -64,11 +68,11 @@ func (p *Policies) part(pod link.Pod) (*partOf, <-chan struct{}, error) {
 	if p.set == nil {
 		return nil, nil, link.Refuse(link.Unavailable, "no_policy", "aegrail-control has no policy that loads yet; its readiness says why")
 	}
-	key := partKey{pod.Namespace, pod.ServiceAccount}
+	key := partKey{pod.Namespace, pod.ServiceAccount, pod.Gateway}
 	part := p.parts[key]
 	if part == nil {
 		var err error
-		if part, err = newPart(p.set, identity.Principal{Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount}); err != nil {
+		if part, err = newPart(p.set, key); err != nil {
 			return nil, nil, err
 		}
 		p.parts[key] = part
@@ -76,9 +80,13 @@ func (p *Policies) part(pod link.Pod) (*partOf, <-chan struct{}, error) {
 	return part, p.changed, nil
 }
 
-// newPart is what of a set is for who, as the engine will compile it.
-func newPart(set *policy.Set, who identity.Principal) (*partOf, error) {
+// newPart is what of a set is for the pods of a key, as the engine will compile it.
+func newPart(set *policy.Set, key partKey) (*partOf, error) {
+	who := identity.Principal{Namespace: key.namespace, ServiceAccount: key.serviceAccount}
 	docs := set.Documents(who)
+	if key.gateway {
+		docs = set.NamespaceDocuments(key.namespace)
+	}
 	part := &partOf{}
 	if len(docs) > 0 {
 		var err error
@@ -91,7 +99,11 @@ func newPart(set *policy.Set, who identity.Principal) (*partOf, error) {
 		return nil, fmt.Errorf("the policy of %s: %w", who.ID(), err)
 	}
 	part.revision = own.Revision()
-	part.constraint, err = Constraints(own, who)
+	if key.gateway {
+		part.constraint, err = NamespaceConstraints(own, key.namespace)
+	} else {
+		part.constraint, err = Constraints(own, who)
+	}
 	return part, err
 }
 
@@ -117,6 +129,11 @@ func (b *Backend) Authenticate(ctx context.Context, token string) (link.Pod, err
 // Policy is link.Backend's.
 func (b *Backend) Policy(pod link.Pod) (link.Policy, <-chan struct{}, error) {
 	return b.policies.For(pod)
+}
+
+// Review is link.Reviewer's.
+func (b *Backend) Review(ctx context.Context, gateway link.Pod, who link.Caller) (link.Pod, error) {
+	return b.signer.Review(ctx, gateway, who)
 }
 
 // Sign is link.Backend's. What it signs for is the template of the policy that

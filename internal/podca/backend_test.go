@@ -150,7 +150,7 @@ func TestTheBackendSignsForThePolicyInForce(t *testing.T) {
 }
 
 func TestARecorderWithoutAPlaceToRecordIsNotMade(t *testing.T) {
-	if _, err := podca.NewRecorder(nil, nil, nil); err == nil {
+	if _, err := podca.NewRecorder("aegrail-system", nil, nil, nil); err == nil {
 		t.Error("made")
 	}
 }

@@ -24,6 +24,8 @@ import (
 
 // follower is what a client of the link keeps up to date.
 type follower struct {
+	client *link.Client
+
 	mu       sync.Mutex
 	revision string               // in force; guarded by mu
 	ca       *certs.Authority     // guarded by mu
@@ -64,7 +66,7 @@ func (e *follower) state() (revision, permitted, wrong string) {
 }
 
 // serveLink serves w on loopback, and returns how to begin an engine of its pod.
-func serveLink(t *testing.T, w *world, policies *podca.Policies) (begin func() (_ *follower, end func())) {
+func serveLink(t *testing.T, w *world, policies *podca.Policies) (begin func(edits ...func(*link.ClientOptions)) (_ *follower, end func())) {
 	t.Helper()
 	backend, err := podca.NewBackend(w.signer, policies)
 	if err != nil {
@@ -107,15 +109,19 @@ func serveLink(t *testing.T, w *world, policies *podca.Policies) (begin func() (
 	})
 	pool := x509.NewCertPool()
 	pool.AddCert(cert)
-	return func() (*follower, func()) {
-		client, err := link.NewClient(link.ClientOptions{
+	return func(edits ...func(*link.ClientOptions)) (*follower, func()) {
+		o := link.ClientOptions{
 			Address: "localhost:" + port, Trusted: []*x509.Certificate{w.root.cert},
 			Roots: func() (*x509.CertPool, error) { return pool, nil }, Token: func() (string, error) { return "good", nil },
-		})
+		}
+		for _, edit := range edits {
+			edit(&o)
+		}
+		client, err := link.NewClient(o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		e := &follower{wrong: map[link.Part]string{}}
+		e := &follower{client: client, wrong: map[link.Part]string{}}
 		return e, running(t, func(ctx context.Context) { client.Run(ctx, e) })
 	}
 }

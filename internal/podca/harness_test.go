@@ -165,11 +165,17 @@ type world struct {
 	issue   func(*cmv1.CertificateRequest) error // nil: nobody signs
 	counts  map[string]int
 
-	rootsFault error // of reading the namespace's root
+	rootsFault      error // of reading the namespace's root
+	generation      int   // in the namespace's bundle
+	generationFault error
 }
 
 func tokenOf(audience, account, pod, uid string) authenticationv1.TokenReviewStatus {
-	s := authenticationv1.TokenReviewStatus{Authenticated: true, Audiences: []string{audience}, User: authenticationv1.UserInfo{Username: "system:serviceaccount:support:" + account}}
+	return tokenIn("support", audience, account, pod, uid)
+}
+
+func tokenIn(namespace, audience, account, pod, uid string) authenticationv1.TokenReviewStatus {
+	s := authenticationv1.TokenReviewStatus{Authenticated: true, Audiences: []string{audience}, User: authenticationv1.UserInfo{Username: "system:serviceaccount:" + namespace + ":" + account}}
 	if pod != "" {
 		s.User.Extra = map[string]authenticationv1.ExtraValue{
 			"authentication.kubernetes.io/pod-name": {pod}, "authentication.kubernetes.io/pod-uid": {uid},
@@ -206,8 +212,9 @@ func newWorld(t *testing.T, others ...client.Object) *world {
 		t.Fatal(err)
 	}
 	w.client = fake.NewClientBuilder().WithScheme(scheme).WithObjects(append(others, injectedPod())...).
+		WithIndex(&corev1.Pod{}, "status.podIP", func(obj client.Object) []string { return []string{obj.(*corev1.Pod).Status.PodIP} }).
 		WithInterceptorFuncs(interceptor.Funcs{Create: w.create}).Build()
-	recorder, err := podca.NewRecorder(w.events, slog.New(slog.NewTextHandler(w.log, nil)),
+	recorder, err := podca.NewRecorder("aegrail-system", w.events, slog.New(slog.NewTextHandler(w.log, nil)),
 		func(outcome string) { w.mu.Lock(); defer w.mu.Unlock(); w.counts[outcome]++ })
 	if err != nil {
 		t.Fatal(err)
@@ -223,6 +230,11 @@ func newWorld(t *testing.T, others ...client.Object) *world {
 		},
 		Issuer: func(namespace string, generation int) string {
 			return fmt.Sprintf("aegrail-ca-%s-%d", namespace, generation)
+		},
+		Generation: func(context.Context, string) (int, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.generation, w.generationFault
 		},
 		Roots: func(context.Context, string, int) ([]*x509.Certificate, error) {
 			return []*x509.Certificate{w.root.cert}, w.rootsFault
@@ -243,7 +255,7 @@ func (w *world) create(ctx context.Context, c client.WithWatch, obj client.Objec
 	defer w.mu.Unlock()
 	switch obj := obj.(type) {
 	case *authenticationv1.TokenReview:
-		if len(obj.Spec.Audiences) != 1 || obj.Spec.Audiences[0] != podca.Audience {
+		if len(obj.Spec.Audiences) != 1 || obj.Spec.Audiences[0] != podca.Audience && obj.Spec.Audiences[0] != podca.GatewayAudience {
 			return fmt.Errorf("reviewed for the audiences %q", obj.Spec.Audiences)
 		}
 		obj.Status = w.reviews[obj.Spec.Token]
@@ -273,8 +285,13 @@ func (w *world) count(outcome string) int { w.mu.Lock(); defer w.mu.Unlock(); re
 // editPod changes the pod as it is in the API server.
 func (w *world) editPod(edit func(*corev1.Pod)) {
 	w.t.Helper()
+	w.editPodOf("support", "bot-1", edit)
+}
+
+func (w *world) editPodOf(namespace, name string, edit func(*corev1.Pod)) {
+	w.t.Helper()
 	pod := &corev1.Pod{}
-	if err := w.client.Get(w.t.Context(), client.ObjectKey{Namespace: "support", Name: "bot-1"}, pod); err != nil {
+	if err := w.client.Get(w.t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, pod); err != nil {
 		w.t.Fatal(err)
 	}
 	edit(pod)

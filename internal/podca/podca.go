@@ -18,6 +18,17 @@
 // left. A token that is not bound, one for another audience and one of a pod
 // that has ended say nothing.
 //
+// # Gateways
+//
+// A gateway is an engine for all pods of a namespace. It is a pod of control's
+// own namespace, which those who make agents' pods have no rights in, with the
+// service account aegrail-gateway-<namespace> and the label
+// aegrail.io/gateway-for=<namespace>, as the chart makes it. Its policy and its
+// authority are those of the namespace's agents together. [Signer.Review] tells
+// it whose a connection is: by a token for the audience "aegrail-gateway" that is
+// bound to a living pod of that namespace, else by the address, if exactly one
+// pod there has it and has it for itself.
+//
 // # One authority a pod
 //
 // [Signer.Sign] makes a cert-manager CertificateRequest in control's own
@@ -39,7 +50,7 @@
 // What the API server must allow, and for what:
 //
 //	tokenreviews (authentication.k8s.io)   create             cluster     who calls
-//	pods                                   get                cluster     the caller's pod, read live
+//	pods                                   get list           cluster     the caller's pod, and the pod with an address, read live
 //	certificaterequests (cert-manager.io)  create get list delete   control's namespace   the intermediates
 //	events (events.k8s.io)                 create patch       cluster     what was issued and refused, on the pod
 //
@@ -59,8 +70,11 @@ import (
 )
 
 const (
-	// Audience is what a token must be for.
+	// Audience is what an engine's token must be for.
 	Audience = "aegrail-control"
+
+	// GatewayAudience is what the token must be for that a gateway's caller brings.
+	GatewayAudience = "aegrail-gateway"
 
 	// Life is how long an intermediate is valid.
 	Life = 24 * time.Hour
@@ -91,6 +105,10 @@ type Options struct {
 	// Issuer names the cert-manager Issuer of a namespace's generation.
 	Issuer func(namespace string, generation int) string
 
+	// Generation returns the newest generation that agents of a namespace trust,
+	// 0 for none yet. A gateway's authority is of it.
+	Generation func(ctx context.Context, namespace string) (int, error)
+
 	// Roots returns the roots that a chain of that generation must lead to.
 	Roots func(ctx context.Context, namespace string, generation int) ([]*x509.Certificate, error)
 
@@ -112,8 +130,8 @@ func NewSigner(o Options) (*Signer, error) {
 		return nil, errors.New("signing for pods: which namespace is control's own must be given")
 	case o.Client == nil || o.Live == nil:
 		return nil, errors.New("signing for pods: a client that writes and a reader without a cache must be given")
-	case o.Injected == nil || o.Issuer == nil || o.Roots == nil:
-		return nil, errors.New("signing for pods: how to tell an injected pod, its issuer and its roots must be given")
+	case o.Injected == nil || o.Issuer == nil || o.Generation == nil || o.Roots == nil:
+		return nil, errors.New("signing for pods: how to tell an injected pod, its issuer, generation and roots must be given")
 	case o.Recorder == nil:
 		return nil, errors.New("signing for pods: what is issued and refused must be recorded; give a recorder")
 	}

@@ -17,19 +17,20 @@ import (
 // Recorder writes down what became of the engines' calls. It does not block and
 // may be used from many goroutines.
 type Recorder struct {
+	own    string // control's namespace, in which gateways are
 	events events.EventRecorder
 	logger *slog.Logger
 	count  func(outcome string)
 }
 
-// NewRecorder makes a Recorder. Count is told of each answer: "signed", "again"
+// NewRecorder makes a Recorder. Own is control's namespace. Count is told of each answer: "signed", "again"
 // for a chain that was handed out before, "unavailable", or the reason of a
 // refusal, of which there are few.
-func NewRecorder(e events.EventRecorder, logger *slog.Logger, count func(outcome string)) (*Recorder, error) {
-	if e == nil || logger == nil || count == nil {
-		return nil, errors.New("recording the engines' calls: events, a logger and a counter must be given")
+func NewRecorder(own string, e events.EventRecorder, logger *slog.Logger, count func(outcome string)) (*Recorder, error) {
+	if own == "" || e == nil || logger == nil || count == nil {
+		return nil, errors.New("recording the engines' calls: control's namespace, events, a logger and a counter must be given")
 	}
-	return &Recorder{e, logger, count}, nil
+	return &Recorder{own, e, logger, count}, nil
 }
 
 // refused is a refusal that concerns a pod which is there, and did not yet
@@ -52,9 +53,13 @@ func (r *Recorder) Refused(call link.Refused) {
 	if errors.As(call.Err, &refusal) {
 		outcome, text, level = refusal.Reason, refusal.Text, slog.LevelWarn
 	}
-	pod := podReference(call)
+	pod := r.podReference(call)
 	r.count(outcome)
-	r.logger.Log(context.Background(), level, "an engine's call was refused", "call", call.Call, "reason", outcome, "detail", text,
+	logger := r.logger
+	if call.Pod.Gateway {
+		logger = logger.With("gateway", call.Pod.Name, "gateway_for", call.Pod.Namespace)
+	}
+	logger.Log(context.Background(), level, "an engine's call was refused", "call", call.Call, "reason", outcome, "detail", text,
 		"peer", call.Peer, "namespace", pod.Namespace, "pod", pod.Name, "uid", pod.UID, "service_account", pod.Spec.ServiceAccountName)
 	if pod.Name != "" && refusal != nil {
 		r.events.Eventf(pod, nil, corev1.EventTypeWarning, "EngineRefused", call.Call, "%s", refusal.Error())
@@ -62,7 +67,7 @@ func (r *Recorder) Refused(call link.Refused) {
 }
 
 // podReference is whose call it was, as far as that is known.
-func podReference(call link.Refused) *corev1.Pod {
+func (r *Recorder) podReference(call link.Refused) *corev1.Pod {
 	var named *refused
 	if errors.As(call.Err, &named) {
 		return named.pod
@@ -70,7 +75,16 @@ func podReference(call link.Refused) *corev1.Pod {
 	pod := &corev1.Pod{}
 	pod.Namespace, pod.Name, pod.UID = call.Pod.Namespace, call.Pod.Name, types.UID(call.Pod.UID)
 	pod.Spec.ServiceAccountName = call.Pod.ServiceAccount
+	if call.Pod.Gateway {
+		pod.Namespace = r.own
+	}
 	return pod
+}
+
+// reviewed records whose a connection to a gateway is.
+func (r *Recorder) reviewed(gateway, caller link.Pod) {
+	r.logger.Debug("a gateway was told whose a connection is", "gateway", gateway.Name, "namespace", caller.Namespace, "pod", caller.Name,
+		"uid", caller.UID, "service_account", caller.ServiceAccount)
 }
 
 // issued records a chain that is handed out. Again says that it was before.

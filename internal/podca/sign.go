@@ -49,9 +49,14 @@ const (
 func (s *Signer) Sign(ctx context.Context, who link.Pod, t link.Template, csrDER []byte) (made link.Intermediate, err error) {
 	ask, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
-	pod, err := s.pod(ask, who)
-	if err != nil {
+	pod, now, err := s.identify(ask, s.claim(who))
+	switch {
+	case err != nil:
 		return made, err
+	case now.Gateway != who.Gateway || now.Namespace != who.Namespace:
+		return made, about(pod, link.Denied, "changed_meanwhile", "the pod is no longer what it was when the call began; call again")
+	case who.CAGeneration < 1:
+		return made, link.Refuse(link.Unavailable, "no_ca", "the namespace %s has no certificate authority yet; its condition aegrail.io/CAReady says why", who.Namespace)
 	}
 	if err := link.CheckRequest(csrDER, t); err != nil {
 		return made, err
@@ -156,10 +161,10 @@ func (s *Signer) newRequest(pod *corev1.Pod, who link.Pod, t link.Template, csr 
 	return &cmv1.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: s.Namespace, Name: namePrefix + who.UID + "-" + strconv.Itoa(n),
-			Labels: map[string]string{labelManagedBy: managedBy, labelPodUID: who.UID, labelNamespace: who.Namespace},
+			Labels: map[string]string{labelManagedBy: managedBy, labelPodUID: who.UID, labelNamespace: pod.Namespace}, // where Sweep looks for the pod
 			Annotations: map[string]string{
 				annotationPod: who.Name, annotationGeneration: strconv.Itoa(who.CAGeneration),
-				annotationTemplate: fingerprint(t), annotationRestarts: strconv.Itoa(engineRestarts(pod)),
+				annotationTemplate: fingerprint(t), annotationRestarts: strconv.Itoa(engineRestarts(pod, who)),
 			},
 		},
 		Spec: cmv1.CertificateRequestSpec{
@@ -174,10 +179,14 @@ func (s *Signer) newRequest(pod *corev1.Pod, who link.Pod, t link.Template, csr 
 
 // engineRestarts tells one start of the engine from the next. Kubelet reports
 // it a moment late: until then a new engine is told to come again.
-func engineRestarts(pod *corev1.Pod) int {
+func engineRestarts(pod *corev1.Pod, who link.Pod) int {
+	name := engineContainer
+	if who.Gateway {
+		name = gatewayContainer
+	}
 	for _, list := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
 		for i := range list {
-			if list[i].Name == engineContainer {
+			if list[i].Name == name {
 				return int(list[i].RestartCount)
 			}
 		}

@@ -60,19 +60,19 @@ func (s *Signer) Sweep(ctx context.Context) (int, error) {
 		newest[uid] = max(newest[uid], number(list.Items[i].Name))
 	}
 	deleted, errs := 0, []error(nil)
-	over := map[string]bool{} // :: pod's UID → it is gone or has ended
+	done := map[string]bool{} // :: pod's UID → it is gone or has ended
 	for i := range list.Items {
 		r := &list.Items[i]
 		if s.Now().Sub(r.CreationTimestamp.Time) < sweepAfter {
 			continue
 		}
 		uid := r.Labels[labelPodUID]
-		if _, known := over[uid]; !known {
-			if over[uid], err = s.ended(ctx, r); err != nil {
+		if _, known := done[uid]; !known {
+			if done[uid], err = s.ended(ctx, r); err != nil {
 				return deleted, errors.Join(append(errs, err)...)
 			}
 		}
-		if !over[uid] && number(r.Name) == newest[uid] {
+		if !done[uid] && number(r.Name) == newest[uid] {
 			continue
 		}
 		if err := client.IgnoreNotFound(s.Client.Delete(ctx, r, client.Preconditions{UID: &r.UID})); err != nil {
@@ -94,5 +94,5 @@ func (s *Signer) ended(ctx context.Context, r *cmv1.CertificateRequest) (bool, e
 	case err != nil:
 		return false, fmt.Errorf("reading the pod of the certificate request %s: %w", r.Name, err)
 	}
-	return string(pod.UID) != r.Labels[labelPodUID] || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed, nil
+	return string(pod.UID) != r.Labels[labelPodUID] || over(pod), nil
 }

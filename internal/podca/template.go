@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/arpitcoder/aegrail-engine/certs"
@@ -38,21 +39,36 @@ func (c Constraint) IsZero() bool { return c.DER == nil && !c.Unconstrained }
 // than a handshake can carry leave the authority unconstrained; what such an
 // agent may do is then up to the engine's policy alone.
 func Constraints(set *policy.Set, who identity.Principal) (Constraint, error) {
-	view := set.For(who)
-	hosts := view.Inspected()
-	if slices.Contains(hosts, "*") {
-		why := "a rule allows every host"
+	return constrain(who.ID(), set.For(who))
+}
+
+// NamespaceConstraints is Constraints for an engine of all agents of a namespace:
+// what any of them could be allowed, whatever its service account.
+func NamespaceConstraints(set *policy.Set, namespace string) (Constraint, error) {
+	return constrain("a gateway for "+namespace, set.NamespaceViews(namespace)...)
+}
+
+// constrain confines an authority to what any of the views could allow.
+func constrain(whose string, views ...*policy.View) (Constraint, error) {
+	names := map[string]bool{}
+	for _, view := range views {
 		if view.Observes() {
-			why = "the policy observes, which lets every host pass"
+			return Constraint{Unconstrained: true, Why: "the policy observes, which lets every host pass"}, nil
 		}
-		return Constraint{Unconstrained: true, Why: why}, nil
+		for _, host := range view.Inspected() {
+			names[host] = true
+		}
 	}
-	if len(hosts) == 0 {
+	if names["*"] {
+		return Constraint{Unconstrained: true, Why: "a rule allows every host"}, nil
+	}
+	if len(names) == 0 {
 		return Constraint{}, nil
 	}
+	hosts := slices.Sorted(maps.Keys(names))
 	der, err := certs.NameConstraints(hosts)
 	if err != nil {
-		return Constraint{}, fmt.Errorf("constraining the authority of %s: %w", who.ID(), err)
+		return Constraint{}, fmt.Errorf("constraining the authority of %s: %w", whose, err)
 	}
 	if len(der) > maxConstraints {
 		return Constraint{Unconstrained: true, Why: fmt.Sprintf(
