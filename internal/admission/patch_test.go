@@ -62,7 +62,7 @@ func TestAPatchMakesOfOnePodTheOther(t *testing.T) {
 		// Again, after another injector has been there, and for another user.
 		late := after.DeepCopy()
 		late.Spec.InitContainers = slices.Insert(late.Spec.InitContainers, 0, corev1.Container{Name: "late", Image: "l"})
-		late.Spec.Volumes = slices.Insert(late.Spec.Volumes, 0, corev1.Volume{Name: "late"})
+		late.Spec.Volumes = slices.Insert(late.Spec.Volumes, 0, corev1.Volume{Name: "late", VolumeSource: corev1.VolumeSource{EmptyDir: new(corev1.EmptyDirVolumeSource)}})
 		late.Spec.Containers = append(late.Spec.Containers, corev1.Container{Name: "more", Image: "m"})
 		late.Spec.Containers[0].Env = nil
 		other := c

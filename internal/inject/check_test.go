@@ -167,7 +167,7 @@ func TestWhatOthersMayDoAfterwardsIsLetIn(t *testing.T) {
 	agent := container(t, p, "agent")
 	agent.Env = append([]corev1.EnvVar{{Name: "TRACE", Value: "1"}}, append(agent.Env, corev1.EnvVar{Name: "SPAN", Value: "2"})...)
 	agent.VolumeMounts = append(agent.VolumeMounts, corev1.VolumeMount{Name: "more", MountPath: "/more"})
-	p.Spec.Volumes = append([]corev1.Volume{{Name: "more"}}, p.Spec.Volumes...)
+	p.Spec.Volumes = append([]corev1.Volume{{Name: "more", VolumeSource: corev1.VolumeSource{EmptyDir: new(corev1.EmptyDirVolumeSource)}}}, p.Spec.Volumes...)
 	p.Labels["mesh"], p.Annotations["mesh"] = "yes", "yes"
 	p.Spec.Tolerations = []corev1.Toleration{{Key: "node.kubernetes.io/not-ready"}}
 	if err := Check(p, config()); err != nil {

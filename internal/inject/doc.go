@@ -20,8 +20,8 @@
 //
 // The namespace of such a pod cannot enforce a Pod Security level, since aegrail-init needs NET_ADMIN. So the pod is held here to
 // the level baseline, as k8s.io/pod-security-admission judges it, and to more: no shared process namespace, no user or group of
-// the engines' range, no capability that is dropped, no host path at all, no port, volume or mount of the engine's, no
-// token for control's audience but the engine's. A Refusal names the field and the fix.
+// the engines' range, no capability that is dropped, no host path and no other volume that the node would fetch from
+// where the pod says, no port, volume or mount of the engine's, no token for control's audience but the engine's. A Refusal names the field and the fix.
 //
 // # What stays open
 //

@@ -44,8 +44,12 @@ func CheckLive(pod *corev1.Pod) error {
 	secrets := keySecrets(&pod.Spec, "")
 	each(&pod.Spec, func(at *field.Path, have *corev1.Container) { r.container(at, have, secrets) })
 	for _, v := range pod.Spec.Volumes {
+		at := field.NewPath("spec", "volumes").Key(v.Name)
+		if !OurVolume(v.Name) {
+			r.source(at, v)
+		}
 		if v.Name != VolumeToken {
-			r.tokens(field.NewPath("spec", "volumes").Key(v.Name), v)
+			r.tokens(at, v)
 		}
 	}
 	r.users(pod.Spec.SecurityContext, field.NewPath("spec", "securityContext"))

@@ -3,6 +3,7 @@ package inject
 import (
 	"fmt"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -109,9 +110,7 @@ func (r *Refusals) volumes(pod *corev1.Pod, c *Config, before bool) {
 			}
 			continue
 		}
-		if v.HostPath != nil {
-			r.add(at.Child("hostPath"), "a node's files lead to its containers, engines and their tokens among them", "use an emptyDir, a ConfigMap or a PersistentVolumeClaim")
-		}
+		r.source(at, v)
 		r.tokens(at, v)
 		if v.Projected != nil {
 			for i, source := range v.Projected.Sources {
@@ -125,6 +124,31 @@ func (r *Refusals) volumes(pod *corev1.Pod, c *Config, before bool) {
 		}
 		if v.PersistentVolumeClaim != nil && c.Log.Claim != "" && v.PersistentVolumeClaim.ClaimName == c.Log.Claim {
 			r.add(at.Child("persistentVolumeClaim"), "the claim is the audit log's home", "use another one")
+		}
+	}
+}
+
+// source refuses volumes but those that the API server or the cluster's operator fills. All others are mounted by the node, over its own network,
+// from where the pod says. A kind that only a newer Kubernetes knows is seen here as none: the API server makes an emptyDir of what has none.
+func (r *Refusals) source(at *field.Path, v corev1.Volume) {
+	if v.HostPath != nil {
+		r.add(at.Child("hostPath"), "a node's files lead to its containers, engines and their tokens among them", "use an emptyDir, a ConfigMap or a PersistentVolumeClaim")
+		return
+	}
+	set := v.VolumeSource
+	set.ConfigMap, set.DownwardAPI, set.EmptyDir, set.Ephemeral, set.PersistentVolumeClaim, set.Projected, set.Secret = nil, nil, nil, nil, nil, nil, nil
+	switch none := (corev1.VolumeSource{}); {
+	case v.VolumeSource == none:
+		r.add(at, "its kind is not known here, so that it may be mounted from anywhere", "use a PersistentVolumeClaim, or write emptyDir: {}")
+	case set == none:
+		return
+	}
+	// What is left is named as the pod names it.
+	fields := reflect.ValueOf(set)
+	for i := range fields.NumField() {
+		if !fields.Field(i).IsNil() {
+			name, _, _ := strings.Cut(fields.Type().Field(i).Tag.Get("json"), ",")
+			r.add(at.Child(name), "the node mounts it over its own network, which is not redirected, from where the pod says", "use a PersistentVolumeClaim")
 		}
 	}
 }
