@@ -35,8 +35,9 @@
 // namespace, waits for it and checks what comes back: is it a CA, for that key,
 // with those constraints, for a day, below that root. The requests of a pod are
 // numbered by their names, aegrail-pod-<uid>-<n>, and the chain of the last one
-// alone is handed out. The next number is free once the authority is half
-// over, the template is another one, the engine's container has been started
+// alone is handed out. The next number is free once three fifths of the
+// authority's life are over (its engine renews it at two thirds, or a little
+// before), the template is another one, the engine's container has been started
 // anew, or the request has failed. So whoever else comes to hold the token in
 // between gets nothing, whichever replica of control is asked: of two that make
 // the same name the API server takes one.

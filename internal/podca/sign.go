@@ -209,14 +209,30 @@ func (s *Signer) mayFollow(last, next *cmv1.CertificateRequest) *link.Refusal {
 		return nil
 	case len(last.Status.Certificate) == 0 && age > IssueWait+askWait:
 		return nil // nobody waits for it any more, and only the last one is handed out
-	case age > Life/2:
+	case age > lifeOf(last)/5*3:
+		// The engine renews at two thirds, or up to a twentieth of that before. Until
+		// then a request for another key is not its own.
 		return nil
 	}
 	return oneLive(last)
 }
 
+// lifeOf is how long what was issued can be used, Life at most.
+func lifeOf(r *cmv1.CertificateRequest) time.Duration {
+	own, err := parseChain(r.Status.Certificate)
+	above, errAbove := parseChain(r.Status.CA)
+	life := Life
+	if err != nil || errAbove != nil || len(own) == 0 {
+		return life
+	}
+	for _, c := range append(own, above...) {
+		life = min(life, c.NotAfter.Sub(own[0].NotBefore))
+	}
+	return life
+}
+
 func oneLive(last *cmv1.CertificateRequest) *link.Refusal {
-	return link.Refuse(link.TooMany, reasonOneLive, "the pod has a certificate authority for another key since %s, and may have the next one when that is half over or its engine was started anew",
+	return link.Refuse(link.TooMany, reasonOneLive, "the pod has a certificate authority for another key since %s, and may have the next one when three fifths of that are over or its engine was started anew",
 		last.CreationTimestamp.UTC().Format(time.RFC3339))
 }
 

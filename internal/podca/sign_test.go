@@ -103,7 +103,10 @@ func TestAPodHasOneLivingAuthority(t *testing.T) {
 	_, err := w.sign(tmpl)
 	w.refusedSign(err, link.TooMany, "one_live_ca")
 
-	w.pass(podca.Life/2 + time.Minute)
+	w.pass(podca.Life/5*3 - time.Minute)
+	_, err = w.sign(tmpl)
+	w.refusedSign(err, link.TooMany, "one_live_ca")
+	w.pass(2 * time.Minute)
 	w.mustSign(tmpl) // renewal
 	_, err = w.sign(tmpl)
 	w.refusedSign(err, link.TooMany, "one_live_ca")
@@ -121,6 +124,26 @@ func TestAPodHasOneLivingAuthority(t *testing.T) {
 	for i := range 4 {
 		if name, want := <-w.created, fmt.Sprintf("aegrail-pod-%s-%d", uid, i+1); name != want {
 			t.Errorf("request %s, want %s", name, want)
+		}
+	}
+}
+
+// TestTheNextAuthorityIsThereWhenTheEngineRenews: an engine asks at two thirds of
+// what its chain is valid, which an issuer may have made shorter, or a twentieth before.
+func TestTheNextAuthorityIsThereWhenTheEngineRenews(t *testing.T) {
+	for _, life := range []time.Duration{podca.Life, 6 * time.Hour} {
+		w := newWorld(t)
+		w.issue = func(r *cmv1.CertificateRequest) error {
+			return edited(func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(life) })(w, r)
+		}
+		tmpl := w.template("a.example")
+		renews := time.Until(w.mustSign(tmpl).RenewAfter)
+		w.pass(renews - renews/20 - life/20)
+		_, err := w.sign(tmpl)
+		w.refusedSign(err, link.TooMany, "one_live_ca")
+		w.pass(life / 20)
+		if _, err := w.sign(tmpl); err != nil {
+			t.Errorf("a life of %s: at the renewal, %v", life, err)
 		}
 	}
 }
