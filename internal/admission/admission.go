@@ -26,6 +26,9 @@ const (
 	// readTimeout bounds its arrival, and decideTimeout the answer: the API server waits 5 s.
 	readTimeout   = 4 * time.Second
 	decideTimeout = 4 * time.Second
+
+	// maxAtOnce bounds the questions that are decoded and decided at a time, over all paths.
+	maxAtOnce = 16
 )
 
 // Paths are where the webhooks' configurations point.
@@ -119,11 +122,11 @@ func New(o Options) (http.Handler, error) {
 	if err := probe.Validate(); err != nil {
 		return nil, fmt.Errorf("admission: %w", err)
 	}
-	mux := http.NewServeMux()
+	mux, slots := http.NewServeMux(), make(chan struct{}, maxAtOnce)
 	for path, decide := range map[string]review{
 		PathMutatePod: o.mutatePod, PathValidatePod: o.validatePod, PathValidatePolicy: o.validatePolicy, PathValidateBundle: o.validateBundle,
 	} {
-		mux.Handle("POST "+path, &endpoint{path: path, decide: decide, o: &o})
+		mux.Handle("POST "+path, &endpoint{path: path, decide: decide, o: &o, slots: slots})
 	}
 	return mux, nil
 }
@@ -133,6 +136,7 @@ type endpoint struct {
 	path   string
 	decide review
 	o      *Options
+	slots  chan struct{} // has an element for every question that is decoded or decided; all endpoints share it
 }
 
 // ServeHTTP answers one AdmissionReview with another. Whatever goes wrong before there is one to answer is a status of HTTP's.
@@ -148,17 +152,33 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			e.o.Observe(Observation{Path: e.path, Outcome: outcome, Duration: time.Since(began)})
 		}
 	}()
-	req, status, err := read(w, r)
-	if err != nil {
+	refuse := func(status int, err error) {
 		e.o.Logger.Warn("admission: not understood", "path", e.path, "error", err)
 		http.Error(w, err.Error(), status)
+	}
+	// Who sends slowly takes no place from others: one is taken when all of it is here.
+	body, status, err := read(w, r)
+	if err != nil {
+		refuse(status, err)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), decideTimeout)
 	defer cancel()
+	select {
+	case e.slots <- struct{}{}:
+		defer func() { <-e.slots }()
+	case <-ctx.Done():
+		refuse(http.StatusServiceUnavailable, fmt.Errorf("%d reviews are under way already; try again", maxAtOnce))
+		return
+	}
+	req, err := decode(body)
+	if err != nil {
+		refuse(http.StatusBadRequest, err)
+		return
+	}
 	var answer *admissionv1.AdmissionResponse
 	answer, outcome = e.answer(ctx, req)
-	body, err := json.Marshal(admissionv1.AdmissionReview{
+	text, err := json.Marshal(admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"}, Response: answer,
 	})
 	if err != nil {
@@ -168,12 +188,15 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(body) // who does not get it takes it for a refusal
+	_, _ = w.Write(text) // who does not get it takes it for a refusal
 }
 
 // answer decides req.
 func (e *endpoint) answer(ctx context.Context, req *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, Outcome) {
 	v, err := e.decide(ctx, req)
+	if err == nil {
+		err = ctx.Err() // nobody waits for it any more
+	}
 	log := e.o.Logger.With("path", e.path, "operation", string(req.Operation), "resource", req.Resource.Resource, "subresource", req.SubResource,
 		"namespace", req.Namespace, "name", req.Name, "user", req.UserInfo.Username)
 	if err == nil {
@@ -197,8 +220,8 @@ func (e *endpoint) answer(ctx context.Context, req *admissionv1.AdmissionRequest
 	return &admissionv1.AdmissionResponse{UID: req.UID, Result: &metav1.Status{Status: metav1.StatusFailure, Message: message, Reason: reason, Code: code}}, outcome
 }
 
-// read takes the question, or says with which status it is refused.
-func read(w http.ResponseWriter, r *http.Request) (*admissionv1.AdmissionRequest, int, error) {
+// read takes the question's text, or says with which status it is refused.
+func read(w http.ResponseWriter, r *http.Request) ([]byte, int, error) {
 	// A writer without deadlines is a test's; the server's own has them.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout))
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
@@ -211,12 +234,20 @@ func read(w http.ResponseWriter, r *http.Request) (*admissionv1.AdmissionRequest
 		}
 		return nil, http.StatusBadRequest, fmt.Errorf("reading the review: %w", err)
 	}
+	if n := elements(body); n > maxElements {
+		return nil, http.StatusRequestEntityTooLarge, fmt.Errorf("the review has %d values, more than %d", n, maxElements)
+	}
+	return body, 0, nil
+}
+
+// decode understands the question.
+func decode(body []byte) (*admissionv1.AdmissionRequest, error) {
 	var in admissionv1.AdmissionReview
 	if err := kubejson.Unmarshal(body, &in); err != nil {
-		return nil, http.StatusBadRequest, fmt.Errorf("the review is not JSON of its kind: %w", err)
+		return nil, fmt.Errorf("the review is not JSON of its kind: %w", err)
 	}
 	if in.APIVersion != admissionv1.SchemeGroupVersion.String() || in.Kind != "AdmissionReview" || in.Request == nil || in.Request.UID == "" {
-		return nil, http.StatusBadRequest, fmt.Errorf("%q %q with a request and its UID is expected, and this is %q %q", admissionv1.SchemeGroupVersion, "AdmissionReview", in.APIVersion, in.Kind)
+		return nil, fmt.Errorf("%q %q with a request and its UID is expected, and this is %q %q", admissionv1.SchemeGroupVersion, "AdmissionReview", in.APIVersion, in.Kind)
 	}
-	return in.Request, 0, nil
+	return in.Request, nil
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // validatePolicy compiles a ConfigMap's policies, all of its keys together, as control will.
-func (o *Options) validatePolicy(_ context.Context, req *admissionv1.AdmissionRequest) (verdict, error) {
+func (o *Options) validatePolicy(ctx context.Context, req *admissionv1.AdmissionRequest) (verdict, error) {
 	if !is(req, "configmaps", "", admissionv1.Create) && !is(req, "configmaps", "", admissionv1.Update) {
 		return verdict{}, notUnderstood(req)
 	}
@@ -36,6 +36,9 @@ func (o *Options) validatePolicy(_ context.Context, req *admissionv1.AdmissionRe
 		some, err := v1alpha1.Parse("data["+key+"]", []byte(cm.Data[key]))
 		if err != nil {
 			return verdict{}, refusal{err}
+		}
+		if err := ctx.Err(); err != nil {
+			return verdict{}, fmt.Errorf("reading the policies: %w", err)
 		}
 		docs = append(docs, some...)
 	}

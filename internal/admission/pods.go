@@ -168,6 +168,9 @@ func notUnderstood(req *admissionv1.AdmissionRequest) error {
 
 // decodePod reads a pod as the API server writes it. What a newer API server knows and this version does not is not seen, and left as it is.
 func decodePod(raw []byte) (*corev1.Pod, error) {
+	if err := fits(raw); err != nil {
+		return nil, err
+	}
 	pod := new(corev1.Pod)
 	if err := kubejson.Unmarshal(raw, pod); err != nil {
 		return nil, fmt.Errorf("reading the pod: %w", err)
