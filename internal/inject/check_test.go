@@ -127,6 +127,7 @@ func TestWhatALaterInjectorUndoesIsRefused(t *testing.T) {
 		"a container is added":                  {"spec.containers[late].securityContext", func(_ *testing.T, p *pod) { p.Spec.Containers = append(p.Spec.Containers, late) }},
 		"an init container is added at the end": {"spec.initContainers[late].securityContext", func(_ *testing.T, p *pod) { p.Spec.InitContainers = append(p.Spec.InitContainers, late) }},
 		"the pod has its node's network":        {"spec.hostNetwork", func(_ *testing.T, p *pod) { p.Spec.HostNetwork = true }},
+		"the pod names a resolver":              {"spec.dnsPolicy", func(_ *testing.T, p *pod) { p.Spec.DNSPolicy = corev1.DNSNone }},
 		"processes are shared":                  {"spec.shareProcessNamespace", func(_ *testing.T, p *pod) { p.Spec.ShareProcessNamespace = new(true) }},
 		"a node's path is mounted": {"spec.volumes[h].hostPath", func(_ *testing.T, p *pod) {
 			p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "h", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/var/lib/kubelet"}}})

@@ -30,8 +30,9 @@
 // does not say which user runs it (CheckUpdate), and an ephemeral container is given a user. What is left is a tag that is moved
 // while the pod runs, to an image made for its engine's user: RequireUser closes that, by refusing containers without runAsUser.
 //
-// The engine shares the pod's resolv.conf and hosts file, which whoever makes the pod may fill. To the engine DNS is not trusted anyway:
-// addresses inside are refused and TLS verifies names, which leaves plain http.
+// The engine shares the pod's hosts file and the search domains of its resolv.conf, which whoever makes the pod may fill; a
+// resolver it may not name. To the engine DNS is not trusted anyway: addresses inside are refused and TLS verifies names, which
+// leaves plain http.
 //
 // Devices that bring a network of their own past the kernel's (RDMA, DPDK) are not seen: whoever hands them to pods has to
 // keep them from these.

@@ -52,6 +52,7 @@ func CheckLive(pod *corev1.Pod) error {
 			r.tokens(at, v)
 		}
 	}
+	r.resolver(&pod.Spec)
 	r.users(pod.Spec.SecurityContext, field.NewPath("spec", "securityContext"))
 	r.ephemerals(&pod.Spec)
 	return r.err()

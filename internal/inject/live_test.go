@@ -56,6 +56,9 @@ func TestARunningPodIsJudgedByWhatHoldsIt(t *testing.T) {
 				Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: TokenAudience}}},
 			}}})
 		}, "speaks for an engine"},
+		"a resolver of its own": {func(p *corev1.Pod) {
+			p.Spec.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"192.0.2.1"}}
+		}, "would ask a server"},
 		"the agent as the engine": {func(p *corev1.Pod) {
 			p.Spec.Containers[0].SecurityContext.RunAsUser = p.Spec.InitContainers[1].SecurityContext.RunAsUser
 		}, "engines' range"},

@@ -16,6 +16,7 @@ func refuse(pod *corev1.Pod, c *Config) Refusals {
 	var r Refusals
 	r.level(c)
 	r.host(pod)
+	r.resolver(&pod.Spec)
 	r.users(pod.Spec.SecurityContext, field.NewPath("spec", "securityContext"))
 	before := injectedBefore(pod, c)
 	r.volumes(pod, c, before)
@@ -78,6 +79,17 @@ func (r *Refusals) host(pod *corev1.Pod) {
 	}
 	if _, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; mirror {
 		r.add(field.NewPath("metadata", "annotations").Key(corev1.MirrorPodAnnotationKey), "a static pod runs before anybody can hold it", "make it a Deployment or a DaemonSet")
+	}
+}
+
+// resolver refuses a resolver of the pod's choice: the engine has the pod's resolv.conf, and would ask it for every name that is allowed.
+func (r *Refusals) resolver(spec *corev1.PodSpec) {
+	const problem = "the engine, which has the pod's resolv.conf, would ask a server that the pod names; agents are answered by the engine"
+	if spec.DNSPolicy == corev1.DNSNone {
+		r.add(field.NewPath("spec", "dnsPolicy"), problem, "remove it; searches and options of dnsConfig may stay")
+	}
+	if spec.DNSConfig != nil && len(spec.DNSConfig.Nameservers) > 0 {
+		r.add(field.NewPath("spec", "dnsConfig", "nameservers"), problem, "remove them; searches and options may stay")
 	}
 }
 

@@ -42,6 +42,8 @@ func refusals() []refusal {
 		{"hostIPC: true", "", "spec.hostIPC", "share memory"},
 		{"shareProcessNamespace: true", "", "spec.shareProcessNamespace", "--share-processes=false"},
 		{"hostUsers: false", "", "spec.hostUsers", "user namespace"},
+		{"dnsPolicy: None, dnsConfig: {searches: [a.example]}", "", "spec.dnsPolicy", "searches and options"},
+		{"dnsConfig: {nameservers: [192.0.2.1], options: [{name: ndots}]}", "", "spec.dnsConfig.nameservers", "remove them"},
 		{"os: {name: windows}", "", "spec.os.name", "on Linux"},
 		{"nodeSelector: {kubernetes.io/os: windows}", "", "spec.nodeSelector[kubernetes.io/os]", "on Linux"},
 
@@ -145,7 +147,7 @@ func TestWhatDoesNoHarmIsLetIn(t *testing.T) {
 		{"", "securityContext: {capabilities: {drop: [ALL], add: [NET_BIND_SERVICE]}}"},
 		{"hostUsers: true, os: {name: linux}, nodeSelector: {kubernetes.io/os: linux}", ""},
 		{"shareProcessNamespace: false", ""},
-		{"dnsPolicy: None, dnsConfig: {nameservers: [192.0.2.1]}, hostAliases: [{ip: 192.0.2.1, hostnames: [a.example]}]", ""},
+		{"dnsPolicy: Default, dnsConfig: {searches: [a.example], options: [{name: ndots, value: '1'}]}, hostAliases: [{ip: 192.0.2.1, hostnames: [a.example]}]", ""},
 		{"securityContext: {sysctls: [{name: net.ipv4.tcp_keepalive_time, value: '60'}]}", ""},
 		{"volumes: [{name: t, projected: {sources: [{serviceAccountToken: {audience: vault, path: b}}]}}]", "volumeMounts: [{name: t, mountPath: /t}]"},
 		{"volumes: [{name: aegrail, emptyDir: {}}]", "volumeMounts: [{name: aegrail, mountPath: /etc/aegrail/case}]"},
