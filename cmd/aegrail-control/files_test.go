@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"math/big"
@@ -115,6 +116,49 @@ func TestABrokenPolicyKeepsTheLastGoodOne(t *testing.T) {
 	}
 	if _, body := get(c.counters.handler(), "/metrics"); !strings.Contains(body, "aegrail_control_policy_stale 0") {
 		t.Error("the metric says that the policy is stale")
+	}
+}
+
+// TestControlStartsWithoutAPolicyThatLoads: it admits pods, and what engines
+// have stays in force, which an exit would not.
+func TestControlStartsWithoutAPolicyThatLoads(t *testing.T) {
+	dir := t.TempDir()
+	tls := selfSigned(t, time.Now())
+	for name, text := range map[string]string{"tls.crt": tls.cert, "tls.key": tls.key, "ca.crt": tls.cert, "policy.yaml": "{"} {
+		write(t, filepath.Join(dir, name), text)
+	}
+	_, _, stderr := command(t, nil, "", "serve", "--namespace=aegrail-system", "--image=registry.example/engine:1", "--tls-dir="+dir,
+		"--policy="+filepath.Join(dir, "policy.yaml"), "--kubeconfig="+filepath.Join(dir, "none"))
+	if !strings.Contains(stderr, "finding the API server") {
+		t.Errorf("it does not come as far as to the cluster: %s", stderr)
+	}
+
+	name := filepath.Join(dir, "policy.yaml")
+	told := events.NewFakeRecorder(10)
+	c := &control{
+		settings: settings{options: options{policy: name}}, logger: slog.New(slog.DiscardHandler), counters: newCounters(), health: newHealth(),
+		policyFile: &policyFile{name: name}, events: told,
+	}
+	changed, err := c.loadPolicy()
+	c.reloaded(itemPolicy, changed, err)
+	if status, body := get(c.health.handler(), "/readyz"); status != http.StatusOK || !strings.HasPrefix(body, "ready\ndegraded: policy: ") {
+		t.Errorf("/readyz %d %q", status, body)
+	}
+	if event := <-told.Events; !strings.Contains(event, "Warning PolicyRejected") || !strings.Contains(event, "there is none yet") || strings.Contains(event, "last good") {
+		t.Errorf("event %q", event)
+	}
+	if _, body := get(c.counters.handler(), "/metrics"); !strings.Contains(body, "aegrail_control_policy_stale 1") {
+		t.Error("the metric says nothing")
+	}
+	var r *link.Refusal
+	if _, _, err := c.policies.For(link.Pod{Namespace: "support"}); !errors.As(err, &r) || r.Kind != link.Unavailable {
+		t.Errorf("an engine is told %v", err)
+	}
+	write(t, name, policyOne)
+	changed, err = c.loadPolicy()
+	c.reloaded(itemPolicy, changed, err)
+	if _, body := get(c.health.handler(), "/readyz"); err != nil || body != "ready\n" || !c.policies.InForce() {
+		t.Errorf("once it is right: %v, /readyz %q", err, body)
 	}
 }
 

@@ -44,7 +44,7 @@ func newCounters() *counters {
 			Name: "aegrail_control_loads_total", Help: "Changes of the policy and of control's certificate, by what and outcome (loaded, rejected).",
 		}, []string{"what", "outcome"}),
 		policy: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "aegrail_control_policy_stale", Help: "1 while the policy file does not load and the last good one is in force.",
+			Name: "aegrail_control_policy_stale", Help: "1 while the policy file does not load: the last good one is in force, or none since control started.",
 		}),
 		unheld: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "aegrail_control_unheld_pods", Help: "Pods that run without an engine in a namespace that has a CA, as the leader counts them.",

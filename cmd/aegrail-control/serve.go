@@ -43,7 +43,8 @@ func serveCommand(w world) *cobra.Command {
 		Short: "Run control: namespaces, injection, link",
 		Long: "Run control. Each flag also reads AEGRAIL_CONTROL_<FLAG> (--log-level: AEGRAIL_CONTROL_LOG_LEVEL); a flag\n" +
 			"beats its variable. Policy and certificate are read again when they change; what does not load\n" +
-			"leaves the last good one in force, and /readyz says so.",
+			"leaves the last good one in force, and /readyz says so. A policy that does not load at the start\n" +
+			"leaves engines what they have.",
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := readEnv(c.Flags(), w.getenv); err != nil {
@@ -64,9 +65,10 @@ func serveCommand(w world) *cobra.Command {
 	return c
 }
 
-// serve runs until ctx ends or a part of control fails. Nothing is half
-// started: policy and certificate are loaded and every port is bound before
-// the first question is answered.
+// serve runs until ctx ends or a part of control fails. The certificate is
+// loaded and every port is bound before the first question is answered. A policy
+// that does not load is borne: without webhooks no pod is made, and engines go on
+// with what they have.
 func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 	c := &control{
 		settings: s, logger: logger, counters: newCounters(), health: newHealth("cache"),
@@ -75,12 +77,12 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 	if _, err := c.serving.load(time.Now()); err != nil {
 		return err
 	}
-	if _, err := c.loadPolicy(); err != nil {
-		return err
-	}
 	mgr, err := c.assemble()
 	if err != nil {
 		return err
+	}
+	if changed, err := c.loadPolicy(); err != nil {
+		c.reloaded(itemPolicy, changed, err)
 	}
 	logger.Info("serving", "version", version(), "namespace", s.namespace, "link", s.link, "webhooks", s.webhooks, "image", s.image, "enforcement", s.enforcement)
 	if s.enforcement == "advisory" {
@@ -128,11 +130,15 @@ func (c *control) follow(ctx context.Context) error {
 // an Event on control's namespace.
 func (c *control) reloaded(item string, changed bool, err error) {
 	news := c.health.bear(item, err)
+	kept := "the last good one stays in force"
+	if item == itemPolicy && !c.policies.InForce() {
+		kept = "there is none yet, so engines keep what they have and new ones refuse everything"
+	}
 	switch {
 	case err != nil && news:
 		c.counters.loaded(item, err)
-		c.logger.Error("what changed does not load; the last good one stays in force", "what", item, "err", oneLine(err))
-		c.tell(corev1.EventTypeWarning, "Rejected", item, "it does not load, and the last good one stays in force: "+oneLine(err))
+		c.logger.Error("what was read does not load; "+kept, "what", item, "err", oneLine(err))
+		c.tell(corev1.EventTypeWarning, "Rejected", item, "it does not load, and "+kept+": "+oneLine(err))
 	case err == nil && (changed || news):
 		c.counters.loaded(item, nil)
 		c.logger.Info("reloaded", "what", item)

@@ -45,6 +45,13 @@ func (p *Policies) Swap(set *policy.Set) {
 	p.set, p.changed, p.parts = set, make(chan struct{}), map[partKey]*partOf{}
 }
 
+// InForce reports that there was a Swap.
+func (p *Policies) InForce() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.set != nil
+}
+
 // For returns what is in force for a pod, and a channel that is closed when that
 // may have changed. The pod gets only the documents that select it, and their
 // revision: another team's change is no news to it. A gateway gets those that
