@@ -145,14 +145,23 @@ func (r *Reconciler) issuer(ctx context.Context, name string, labels map[string]
 	return nil
 }
 
-// load looks at what was issued. What is wrong with it is in g.why.
-func (r *Reconciler) load(ctx context.Context, g *generation) {
-	ca, err := readCA(ctx, r.Live, r.Namespace, g.cert.Name, r.Now())
+// load looks at what was issued. What is wrong with it is in g.why; an error is
+// that nobody knows, and then no bundle may be made without it.
+func (r *Reconciler) load(ctx context.Context, g *generation) error {
+	secret, err := readSecret(ctx, r.Live, r.Namespace, g.cert.Name)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	var ca *certs.Authority
+	if err == nil {
+		ca, err = parseCA(secret, r.Now())
+	}
 	if err != nil {
 		g.why = r.stateOf(g.cert, err)
-		return
+		return nil
 	}
 	g.roots, g.until, g.key = ca.RootsPEM(), ca.NotAfter(), keyHash(ca.Certificate())
+	return nil
 }
 
 // stateOf says in cert-manager's words why there is nothing yet.
@@ -176,20 +185,28 @@ func (r *Reconciler) stateOf(c *cmv1.Certificate, err error) error {
 
 // Roots returns what the chains of a generation must lead to.
 func Roots(ctx context.Context, live client.Reader, control, namespace string, generation int, now time.Time) ([]*x509.Certificate, error) {
-	ca, err := readCA(ctx, live, control, Name(namespace, generation), now)
+	secret, err := readSecret(ctx, live, control, Name(namespace, generation))
+	if err != nil {
+		return nil, err
+	}
+	ca, err := parseCA(secret, now)
 	if err != nil {
 		return nil, err
 	}
 	return ca.Roots(), nil
 }
 
-// readCA reads a CA from its Secret and checks that it can be the root of pods'
-// intermediates. The key is looked at and forgotten.
-func readCA(ctx context.Context, live client.Reader, control, name string, now time.Time) (*certs.Authority, error) {
+func readSecret(ctx context.Context, live client.Reader, control, name string) (*corev1.Secret, error) {
 	secret := &corev1.Secret{}
 	if err := live.Get(ctx, types.NamespacedName{Namespace: control, Name: name}, secret); err != nil {
 		return nil, fmt.Errorf("reading the CA %s: %w", name, err)
 	}
+	return secret, nil
+}
+
+// parseCA takes a CA from its Secret and checks that it can be the root of pods'
+// intermediates. The key is looked at and forgotten.
+func parseCA(secret *corev1.Secret, now time.Time) (*certs.Authority, error) {
 	key := secret.Data[corev1.TLSPrivateKeyKey]
 	defer clear(key)
 	roots := secret.Data[cmmeta.TLSCAKey]
@@ -198,10 +215,10 @@ func readCA(ctx context.Context, live client.Reader, control, name string, now t
 	}
 	ca, err := certs.LoadWithRoots(secret.Data[corev1.TLSCertKey], key, roots, now)
 	if err != nil {
-		return nil, fmt.Errorf("the CA %s: %w", name, err)
+		return nil, fmt.Errorf("the CA %s: %w", secret.Name, err)
 	}
 	if err := checkRoot(ca, secret.Data[corev1.TLSCertKey], now); err != nil {
-		return nil, fmt.Errorf("the CA %s: %w", name, err)
+		return nil, fmt.Errorf("the CA %s: %w", secret.Name, err)
 	}
 	return ca, nil
 }

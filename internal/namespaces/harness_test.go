@@ -2,6 +2,7 @@ package namespaces_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -110,7 +111,7 @@ type world struct {
 	mu      sync.Mutex
 	now     time.Time
 	missing bool             // cert-manager is not installed
-	fail    map[string]error // :: "verb Kind" → what the API server says
+	fail    map[string]error // :: "verb Kind" or "verb Kind name" → what the API server says
 	writes  []string         // "verb Kind name" of what was changed
 	states  map[string]namespaces.State
 }
@@ -193,7 +194,7 @@ func (w *world) meet(verb string, obj runtime.Object, name string) error {
 	if w.missing && (strings.HasPrefix(kind, "Certificate") || strings.HasPrefix(kind, "Issuer")) {
 		return &meta.NoKindMatchError{GroupKind: schema.GroupKind{Group: "cert-manager.io", Kind: kind}}
 	}
-	if err := w.fail[verb+" "+kind]; err != nil {
+	if err := cmp.Or(w.fail[verb+" "+kind], w.fail[verb+" "+kind+" "+name]); err != nil {
 		return err
 	}
 	if verb != "get" && verb != "list" {

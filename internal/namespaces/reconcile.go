@@ -123,7 +123,10 @@ func (r *Reconciler) ensure(ctx context.Context, ns *corev1.Namespace) ([]*gener
 		}
 	}
 	for _, g := range list {
-		if r.load(ctx, g); g.lost() {
+		if err := r.load(ctx, g); err != nil {
+			return nil, err
+		}
+		if g.lost() {
 			r.Logger.Error("the key of a namespace's CA was replaced; pods that started before must be restarted", "namespace", ns.Name, "generation", g.n)
 		}
 	}
@@ -132,7 +135,9 @@ func (r *Reconciler) ensure(ctx context.Context, ns *corev1.Namespace) ([]*gener
 		if err != nil {
 			return nil, err
 		}
-		r.load(ctx, g)
+		if err := r.load(ctx, g); err != nil {
+			return nil, err
+		}
 		list = append(list, g)
 	}
 	for _, g := range list {

@@ -497,6 +497,29 @@ func TestWhatTheAPIServerRefusesIsInTheCondition(t *testing.T) {
 	}
 }
 
+// TestASecretThatCannotBeReadTakesNothingFromTheBundle: pods that trust that
+// root alone would trust nothing any more.
+func TestASecretThatCannotBeReadTakesNothingFromTheBundle(t *testing.T) {
+	w := newWorld(t, namespaces.Options{}, namespace("support", injected(), nil), agent("old", 1, corev1.PodRunning))
+	w.settle("support")
+	ns := &corev1.Namespace{}
+	w.edit(ns, "", "support", func() { ns.Annotations = map[string]string{namespaces.AnnotationRotateRoot: "x"} })
+	w.settle("support")
+	first, second := w.root("aegrail-ca-support-1"), w.root("aegrail-ca-support-2")
+	checkBundle(t, w, 2, first, second)
+	for _, name := range []string{"aegrail-ca-support-1", "aegrail-ca-support-2"} {
+		w.fail["get Secret "+name] = errors.New("the server is on holiday")
+		_, err := w.r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKey{Name: "support"}})
+		if err == nil {
+			t.Errorf("%s: no error, so it is not tried again", name)
+		}
+		delete(w.fail, "get Secret "+name)
+		checkBundle(t, w, 2, first, second)
+	}
+	w.reconcile("support")
+	w.wants("support", "True Ready generation 2")
+}
+
 func TestFilesThatAreMissingAreInTheCondition(t *testing.T) {
 	for want, change := range map[string]func(*namespaces.Reconciler){
 		"public roots": func(r *namespaces.Reconciler) {
