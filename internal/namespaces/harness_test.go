@@ -238,7 +238,7 @@ func (w *world) issue() {
 		if c.Spec.SecretName == "" {
 			continue
 		}
-		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: control, Name: c.Spec.SecretName}}
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: control, Name: c.Spec.SecretName, Labels: c.Spec.SecretTemplate.Labels}}
 		if err := w.client.Get(w.t.Context(), client.ObjectKeyFromObject(secret), &corev1.Secret{}); err == nil {
 			continue
 		}

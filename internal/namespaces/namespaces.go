@@ -53,7 +53,7 @@
 //	configmaps aegrail-ca-bundle  get list watch update delete   cluster   the same; the watch is limited to the name
 //	events (events.k8s.io)        create patch      cluster   on namespaces
 //	issuers, certificates (cert-manager.io)   get list create update delete   control's namespace
-//	secrets                       get delete        control's namespace   is the CA that was issued one; cert-manager leaves Secrets behind
+//	secrets                       get list delete   control's namespace   is the CA that was issued one; cert-manager leaves Secrets behind, which are found by label
 //
 // cert-manager's objects are read live and not watched, so that control starts
 // and says what is missing where its kinds are not installed.

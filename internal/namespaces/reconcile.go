@@ -130,7 +130,13 @@ func (r *Reconciler) ensure(ctx context.Context, ns *corev1.Namespace) ([]*gener
 			r.Logger.Error("the key of a namespace's CA was replaced; pods that started before must be restarted", "namespace", ns.Name, "generation", g.n)
 		}
 	}
-	if next := r.due(ns, list); next > 0 {
+	next := r.due(ns, list)
+	if len(list) == 0 {
+		if next, err = r.first(ctx, ns.Name); err != nil {
+			return nil, err
+		}
+	}
+	if next > 0 {
 		g, err := r.begin(ctx, ns, next)
 		if err != nil {
 			return nil, err
@@ -151,11 +157,11 @@ func (r *Reconciler) ensure(ctx context.Context, ns *corev1.Namespace) ([]*gener
 	return list, nil
 }
 
-// due returns the number of the generation that is to be begun, 0 for none. One
+// due returns the number of the generation that is to follow, 0 for none. One
 // that was never ready is waited for, so that mistakes do not pile up.
 func (r *Reconciler) due(ns *corev1.Namespace, list []*generation) int {
 	if len(list) == 0 {
-		return 1
+		return 0
 	}
 	last := list[len(list)-1]
 	asked := ns.Annotations[AnnotationRotateRoot]

@@ -345,6 +345,60 @@ func TestANamespaceThatIsGoneLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestAKeyThatCouldNotBeDeletedIsFoundAgain: its Certificate is gone by then.
+func TestAKeyThatCouldNotBeDeletedIsFoundAgain(t *testing.T) {
+	const name = "aegrail-ca-support-1"
+	w := newWorld(t, namespaces.Options{}, namespace("support", injected(), nil))
+	w.settle("support")
+	w.delete(&corev1.Namespace{}, "", "support")
+	w.reconcile("support")
+	w.pass(namespaces.RetireAfter)
+	w.fail["delete Secret"] = errors.New("the server is on holiday")
+	if _, err := w.r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKey{Name: "support"}}); err == nil {
+		t.Error("no error, so it is not tried again")
+	}
+	if w.get(&cmv1.Certificate{}, control, name) || !w.get(&corev1.Secret{}, control, name) {
+		t.Fatal("the world is not as this is about")
+	}
+	left := w.root(name)
+
+	// A new namespace of that name does not get the key.
+	if err := w.client.Create(t.Context(), namespace("support", injected(), nil)); err != nil {
+		t.Fatal(err)
+	}
+	w.settle("support")
+	w.wants("support", "True Ready generation 2")
+	checkBundle(t, w, 2, w.root("aegrail-ca-support-2"))
+	if w.root("aegrail-ca-support-2").Equal(left) {
+		t.Error("the key is used again")
+	}
+	delete(w.fail, "delete Secret")
+	w.pass(namespaces.RetireAfter)
+	w.reconcile("support")
+	if w.get(&corev1.Secret{}, control, name) {
+		t.Error("the key stays")
+	}
+
+	// And where no namespace follows, it goes as well.
+	w.delete(&cmv1.Certificate{}, control, "aegrail-ca-support-2")
+	w.delete(&corev1.Namespace{}, "", "support")
+	w.reconcile("support")
+	w.pass(namespaces.RetireAfter)
+	w.reconcile("support")
+	if w.get(&corev1.Secret{}, control, "aegrail-ca-support-2") {
+		t.Error("the key of a namespace that is gone stays")
+	}
+}
+
+// TestACertificateThatSomebodyDeletedIsMadeAnewForItsPods: they trust its key.
+func TestACertificateThatSomebodyDeletedIsMadeAnewForItsPods(t *testing.T) {
+	w := newWorld(t, namespaces.Options{}, namespace("support", injected(), nil), agent("bot", 1, corev1.PodRunning))
+	w.settle("support")
+	w.delete(&cmv1.Certificate{}, control, "aegrail-ca-support-1")
+	w.settle("support")
+	w.wants("support", "True Ready generation 1")
+}
+
 func TestOtherNamespacesAreNotTouched(t *testing.T) {
 	w := newWorld(t, namespaces.Options{}, namespace("plain", nil, nil), namespace("typo", map[string]string{inject.LabelInject: "true"}, nil), namespace(control, injected(), nil))
 	for _, name := range []string{"plain", "typo", control, "never-was"} {

@@ -42,29 +42,79 @@ func (r *Reconciler) inUse(ctx context.Context, namespace string) (map[int]int, 
 	return used, nil
 }
 
+// leftovers are the generations of a namespace that have a Secret, and with it a
+// key, but none of list's Certificates, the oldest first. Such a Secret is there
+// where it could not be deleted, and where somebody deleted the Certificate.
+func (r *Reconciler) leftovers(ctx context.Context, namespace string, list []*generation) ([]int, error) {
+	secrets, err := r.secrets(ctx, client.MatchingLabels{labelManagedBy: managedBy, labelNamespace: namespace})
+	if err != nil {
+		return nil, fmt.Errorf("listing the Secrets of the CAs of %s: %w", namespace, err)
+	}
+	var out []int
+	for i := range secrets {
+		n, err := strconv.Atoi(secrets[i].Labels[labelGeneration])
+		known := slices.ContainsFunc(list, func(g *generation) bool { return g.n == n })
+		if err == nil && n > 0 && !known && secrets[i].Name == Name(namespace, n) {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// secrets lists Secrets of control's namespace without what is in them.
+func (r *Reconciler) secrets(ctx context.Context, having client.MatchingLabels, more ...client.ListOption) ([]metav1.PartialObjectMetadata, error) {
+	var list metav1.PartialObjectMetadataList
+	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("SecretList"))
+	err := r.Live.List(ctx, &list, append(more, client.InNamespace(r.Namespace), having)...)
+	return list.Items, err
+}
+
+// first is the number that a namespace without a Certificate begins with. A key
+// that is left is used again for pods that trust it, and for nobody else.
+func (r *Reconciler) first(ctx context.Context, namespace string) (int, error) {
+	left, err := r.leftovers(ctx, namespace, nil)
+	if err != nil || len(left) == 0 {
+		return 1, err
+	}
+	last := left[len(left)-1]
+	used, err := r.inUse(ctx, namespace)
+	if err == nil && used[last] == 0 && used[anyGeneration] == 0 {
+		last++
+	}
+	return last, err
+}
+
 // retire removes the generations before newest that no pod has any more. It
 // returns when to look again.
 func (r *Reconciler) retire(ctx context.Context, namespace string, list []*generation, newest int) (time.Duration, error) {
 	again := resync
-	if list[0].n >= newest {
+	old, err := r.leftovers(ctx, namespace, list)
+	if err != nil {
+		return 0, err
+	}
+	for _, g := range list {
+		old = append(old, g.n)
+	}
+	old = slices.DeleteFunc(old, func(n int) bool { return n >= newest })
+	if len(old) == 0 {
 		return again, nil
 	}
 	used, err := r.inUse(ctx, namespace)
 	if err != nil {
 		return 0, err
 	}
-	for _, g := range list {
+	for _, n := range old {
+		name := Name(namespace, n)
 		switch {
-		case g.n >= newest:
+		case used[n] > 0 || used[anyGeneration] > 0:
+			r.used(name)
 			continue
-		case used[g.n] > 0 || used[anyGeneration] > 0:
-			r.used(g.cert.Name)
-			continue
-		case !r.unused(g.cert.Name):
+		case !r.unused(name):
 			again = RetireAfter
 			continue
 		}
-		if err := r.delete(ctx, g.cert.Name); err != nil {
+		if err := r.delete(ctx, name); err != nil {
 			return 0, err
 		}
 		again = pollIssuing // the bundle is to be without it
@@ -72,13 +122,14 @@ func (r *Reconciler) retire(ctx context.Context, namespace string, list []*gener
 	return again, nil
 }
 
-// delete removes what belongs to a generation. Its Certificate goes last, since
-// it is by that that the rest is found again after a failure, and cert-manager
-// would make the Secret anew as long as it is there.
+// delete removes what belongs to a generation. The Secret goes last, since
+// cert-manager would make it anew as long as its Certificate is there. After a
+// failure each of the two is found again by its labels.
 func (r *Reconciler) delete(ctx context.Context, name string) error {
 	at := metav1.ObjectMeta{Namespace: r.Namespace, Name: name}
 	for _, obj := range []client.Object{&cmv1.Issuer{ObjectMeta: at}, &cmv1.Certificate{ObjectMeta: at}, &corev1.Secret{ObjectMeta: at}} {
-		if err := client.IgnoreNotFound(r.Client.Delete(ctx, obj)); err != nil {
+		err := client.IgnoreNotFound(r.Client.Delete(ctx, obj))
+		if err != nil && !meta.IsNoMatchError(err) { // without cert-manager's kinds there are no objects of them
 			return fmt.Errorf("removing the CA %s: %w", name, err)
 		}
 	}
@@ -98,7 +149,11 @@ func (r *Reconciler) remove(ctx context.Context, ns *corev1.Namespace, gone bool
 	if err != nil && !meta.IsNoMatchError(err) { // without cert-manager's kinds there are no objects of them
 		return reconcile.Result{}, err
 	}
-	if len(list) == 0 && at < 0 {
+	left, err := r.leftovers(ctx, ns.Name, list)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if len(list) == 0 && len(left) == 0 && at < 0 {
 		r.note(ns.Name, false)
 		return reconcile.Result{}, nil
 	}
@@ -119,7 +174,10 @@ func (r *Reconciler) remove(ctx context.Context, ns *corev1.Namespace, gone bool
 		return reconcile.Result{RequeueAfter: RetireAfter}, nil
 	}
 	for _, g := range list {
-		if err := r.delete(ctx, g.cert.Name); err != nil {
+		left = append(left, g.n)
+	}
+	for _, n := range left {
+		if err := r.delete(ctx, Name(ns.Name, n)); err != nil {
 			return reconcile.Result{}, err
 		}
 	}

@@ -2,6 +2,7 @@ package namespaces
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 
@@ -102,19 +103,27 @@ func ended() predicate.Predicate {
 // findOrphans has the namespaces looked at that went while nobody watched: there
 // is no event for them, and only what was made for them tells of them.
 func (r *Reconciler) findOrphans(ctx context.Context, found chan<- event.GenericEvent) error {
+	ours, some := client.MatchingLabels{labelManagedBy: managedBy}, client.HasLabels{labelNamespace}
 	var list cmv1.CertificateList
-	err := r.Live.List(ctx, &list, client.InNamespace(r.Namespace), client.MatchingLabels{labelManagedBy: managedBy}, client.HasLabels{labelNamespace})
-	if err != nil {
-		if !meta.IsNoMatchError(err) {
-			r.Logger.Error("looking for the CAs of namespaces that are gone", "err", err)
-		}
-		return nil
+	err := r.Live.List(ctx, &list, client.InNamespace(r.Namespace), ours, some)
+	if meta.IsNoMatchError(err) {
+		err = nil
 	}
+	secrets, errSecrets := r.secrets(ctx, ours, some)
+	if err = errors.Join(err, errSecrets); err != nil {
+		r.Logger.Error("looking for the CAs of namespaces that are gone", "err", err)
+	}
+	names := map[string]bool{}
 	for i := range list.Items {
-		r.note(list.Items[i].Labels[labelNamespace], true)
-		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: list.Items[i].Labels[labelNamespace]}}
+		names[list.Items[i].Labels[labelNamespace]] = true
+	}
+	for i := range secrets {
+		names[secrets[i].Labels[labelNamespace]] = true
+	}
+	for name := range names {
+		r.note(name, true)
 		select {
-		case found <- event.GenericEvent{Object: ns}:
+		case found <- event.GenericEvent{Object: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}}:
 		case <-ctx.Done():
 			return nil
 		}

@@ -14,6 +14,7 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -78,7 +79,7 @@ func TestTheCacheHoldsOfPodsWhatIsLookedAt(t *testing.T) {
 	}
 }
 
-func orphanage(t *testing.T, objects ...*cmv1.Certificate) *Reconciler {
+func orphanage(t *testing.T, objects ...client.Object) *Reconciler {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), cmv1.AddToScheme(scheme)); err != nil {
@@ -100,13 +101,20 @@ func orphanage(t *testing.T, objects ...*cmv1.Certificate) *Reconciler {
 }
 
 func TestNamespacesThatWentUnseenAreFound(t *testing.T) {
-	r := orphanage(t, &cmv1.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: "aegrail-system", Name: "aegrail-ca-gone-1", Labels: ownLabels("gone", 1)}})
-	found := make(chan event.GenericEvent, 1)
-	if err := r.findOrphans(t.Context(), found); err != nil {
-		t.Fatal(err)
-	}
-	if e := <-found; e.Object.GetName() != "gone" || !r.noted("gone") {
-		t.Errorf("%v", e.Object)
+	at := metav1.ObjectMeta{Namespace: "aegrail-system", Name: "aegrail-ca-gone-1", Labels: ownLabels("gone", 1)}
+	var r *Reconciler
+	for _, left := range []client.Object{&cmv1.Certificate{ObjectMeta: at}, &corev1.Secret{ObjectMeta: at}} {
+		r = orphanage(t, left)
+		found := make(chan event.GenericEvent, 2)
+		if err := r.findOrphans(t.Context(), found); err != nil {
+			t.Fatal(err)
+		}
+		if len(found) != 1 {
+			t.Fatalf("%T: %d namespaces", left, len(found))
+		}
+		if e := <-found; e.Object.GetName() != "gone" || !r.noted("gone") {
+			t.Errorf("%T: %v", left, e.Object)
+		}
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
