@@ -114,7 +114,7 @@ func cached() cache.Options { return cache.Options{ByObject: namespaces.Cached()
 
 // reconcile adds what runs on the leader, and returns who signs for pods.
 func (c *control) reconcile(mgr manager.Manager) (*podca.Signer, error) {
-	c.events = mgr.GetEventRecorder(serviceAccount)
+	c.record(mgr.GetEventRecorder(serviceAccount))
 	cas, err := namespaces.New(namespaces.Options{
 		Namespace: c.settings.namespace, Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Issuer: c.settings.namespaceIssuer,
 		PublicRoots: func() ([]byte, error) { return readFile("public roots", c.settings.publicRoots) },
