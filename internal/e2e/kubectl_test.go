@@ -100,6 +100,7 @@ type answer struct {
 	Reason   string `json:"reason"`   // X-Aegrail-Reason
 	Type     string `json:"type"`     // Content-Type
 	Body     string `json:"body"`
+	Root     string `json:"root"` // common name of what the server's chain leads to
 	Error    string `json:"error"`
 }
 

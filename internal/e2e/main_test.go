@@ -219,7 +219,12 @@ func nodeReady() error {
 
 // until polls check until it returns nil, and returns its last error where that takes too long.
 func until(what string, check func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	return within(patience, what, check)
+}
+
+// within is until for what takes its time by design.
+func within(limit time.Duration, what string, check func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -233,7 +238,7 @@ func until(what string, check func(context.Context) error) error {
 		case <-suite.ended:
 			return fmt.Errorf("the cluster ended before %s: %w", what, err)
 		case <-ctx.Done():
-			return fmt.Errorf("waited %s until %s: %w", patience, what, err)
+			return fmt.Errorf("waited %s until %s: %w", limit, what, err)
 		}
 	}
 }

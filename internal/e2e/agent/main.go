@@ -56,6 +56,7 @@ type answer struct {
 	Reason   string `json:"reason"`
 	Type     string `json:"type"`
 	Body     string `json:"body"`
+	Root     string `json:"root,omitempty"` // common name of what the server's chain leads to
 	Error    string `json:"error,omitempty"`
 }
 
@@ -87,6 +88,10 @@ func send(args []string) answer {
 	data, err := io.ReadAll(io.LimitReader(got.Body, 64<<10))
 	a := answer{Status: got.StatusCode, Proto: got.Proto, Type: got.Header.Get("Content-Type"), Body: string(data)}
 	a.Decision, a.Reason = got.Header.Get("X-Aegrail-Decision"), got.Header.Get("X-Aegrail-Reason")
+	if got.TLS != nil && len(got.TLS.VerifiedChains) > 0 {
+		chain := got.TLS.VerifiedChains[0]
+		a.Root = chain[len(chain)-1].Subject.CommonName
+	}
 	if err != nil {
 		a.Error = err.Error()
 	}
