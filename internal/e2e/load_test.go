@@ -59,12 +59,18 @@ func (l *load) end(t *testing.T) {
 	if err := <-l.done; err != nil {
 		t.Fatal(err)
 	}
+	tallied(t, l.out)
+}
+
+// tallied fails the test for each request of a load that failed, by what the agent program says at its end.
+func tallied(t *testing.T, out string) {
+	t.Helper()
 	var got struct {
 		Sent   int            `json:"sent"`
 		Failed map[string]int `json:"failed"`
 	}
-	if err := json.Unmarshal([]byte(l.out), &got); err != nil {
-		t.Fatalf("%v: %s", err, l.out)
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 	t.Logf("%d requests", got.Sent)
 	for why, n := range got.Failed {

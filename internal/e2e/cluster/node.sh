@@ -97,6 +97,16 @@ start() {
 	"$@" >"$dir/log/$name" 2>&1 &
 }
 
+# service NAME COMMAND…: start, and again whenever it ends, as a node's service manager does.
+service() {
+	local name=$1
+	shift
+	while true; do
+		"$@" >>"$dir/log/$name" 2>&1 || true
+		sleep 1
+	done &
+}
+
 # until_true COMMAND…: for a minute.
 until_true() {
 	for _ in $(seq 600); do
@@ -129,7 +139,7 @@ until_true ctr -a "$socket" version
 for image in "$dir"/images/*.tar; do
 	ctr -a "$socket" -n k8s.io images import "$image" >>"$dir/log/images" 2>&1
 done
-start kubelet "$bin/kubelet" --config="$dir/kubelet.yaml" --kubeconfig="$dir/pki/kubelet.kubeconfig" --root-dir="$dir/kubelet" \
+service kubelet "$bin/kubelet" --config="$dir/kubelet.yaml" --kubeconfig="$dir/pki/kubelet.kubeconfig" --root-dir="$dir/kubelet" \
 	--hostname-override=node1 --node-ip="$ip" --cert-dir="$dir/pki"
 start proxy "$bin/kube-proxy" --config="$dir/proxy.yaml"
 wait
