@@ -25,10 +25,12 @@
 //
 // # What stays open
 //
-// An image may say which user it runs as, and the pod does not show it. The engine's user is drawn when the pod is made, one
-// of a million, so that an image that was chosen before has to be lucky. A later image of a running pod is refused if the pod
-// does not say which user runs it (CheckUpdate), and an ephemeral container is given a user. What is left is a tag that is moved
-// while the pod runs, to an image made for its engine's user: RequireUser closes that, by refusing containers without runAsUser.
+// An image may say which user it runs as, and the pod does not show it. The engine's user is drawn when the pod is made and stands in
+// its annotation, so that who makes pods, reads them, and serves the image from a registry of their own can answer with an image made
+// for that user, if it is fetched late enough: the pod is scheduled late, the registry is slow, the tag is moved before a restart.
+// What that image runs is let out. RequireUser closes it, by refusing containers without runAsUser; nothing else does.
+// It is made less cheap: scheduling gates, which hold a pod for as long as one likes, are refused where an image that is not pinned by
+// digest says the user, a later image of a running pod where the pod does not say it (CheckUpdate), and ephemeral containers are given one.
 //
 // The engine shares the pod's hosts file and the search domains of its resolv.conf, which whoever makes the pod may fill; a
 // resolver it may not name. To the engine DNS is not trusted anyway: addresses inside are refused and TLS verifies names, which

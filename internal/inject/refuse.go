@@ -24,7 +24,9 @@ func refuse(pod *corev1.Pod, c *Config) Refusals {
 	secrets := keySecrets(&pod.Spec, c.Plain.CASecret)
 	each(&pod.Spec, func(at *field.Path, have *corev1.Container) { r.container(at, have, secrets) })
 	r.ephemerals(&pod.Spec)
-	if c.RequireUser {
+	if !c.RequireUser {
+		r.gates(&pod.Spec)
+	} else {
 		each(&pod.Spec, func(at *field.Path, have *corev1.Container) { r.anonymous(at, have, &pod.Spec) })
 	}
 	r.baseline(pod)

@@ -250,6 +250,44 @@ func TestUsersThatOnlyAnImageNamesCanBeRefused(t *testing.T) {
 	}
 }
 
+func TestAPodThatWaitsSaysWhoRunsIt(t *testing.T) {
+	const gate, digest = "schedulingGates: [{name: a.example/wait}]", "@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	for _, row := range []struct {
+		image, spec, app string
+		refused          bool
+	}{
+		{"a:1", gate, "", true},
+		{"a", gate, "", true},
+		{"a@sha256:01", gate, "", true},
+		{"a@md5:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", gate, "", true},
+		{"a" + digest, gate + ", initContainers: [{name: i, image: b}]", "", true},
+		{"a:1", gate + ", initContainers: [{name: i, image: b, securityContext: {runAsUser: 5}}]", "", true},
+		{"a:1", gate, "securityContext: {runAsUser: 5}", false},
+		{"a:1", gate + ", securityContext: {runAsUser: 5}", "", false},
+		{"a" + digest, gate, "", false},
+		{"a:1" + digest, gate, "", false},
+		{"a:1", "", "", false},
+	} {
+		pod := testPod(t, row.spec, row.app)
+		pod.Spec.Containers[0].Image = row.image
+		out, err := Pod(pod, config())
+		if row.refused {
+			wantField(t, row.image+" "+row.spec, err, "spec.schedulingGates")
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s %s %s: %v", row.image, row.spec, row.app, err)
+			continue
+		}
+		if err := Check(out, config()); err != nil {
+			t.Errorf("%s %s %s: injected and then refused: %v", row.image, row.spec, row.app, err)
+		}
+	}
+	late := injected(t, "simple")
+	late.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "a.example/wait"}}
+	wantField(t, "a gate that comes later", Check(late, config()), "spec.schedulingGates")
+}
+
 func TestStaticPodsAreRefused(t *testing.T) {
 	pod := readPod(t, "simple")
 	pod.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}

@@ -1,6 +1,8 @@
 package inject
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -65,6 +67,31 @@ func (r *Refusals) anonymous(at *field.Path, have *corev1.Container, spec *corev
 	if !hasUser(have, spec) {
 		r.add(at.Child("securityContext", "runAsUser"), "only the image says which user runs it, and that may be the engine's", "write the user's number here or in spec.securityContext")
 	}
+}
+
+// gates refuses a pod that waits before its images are fetched, where one of them says who runs it and may be made while the pod waits: the
+// engine's user can be read by then.
+func (r *Refusals) gates(spec *corev1.PodSpec) {
+	if len(spec.SchedulingGates) == 0 {
+		return
+	}
+	var open []string
+	each(spec, func(at *field.Path, have *corev1.Container) {
+		if !hasUser(have, spec) && !pinned(have.Image) {
+			open = append(open, at.String())
+		}
+	})
+	if len(open) > 0 {
+		r.add(field.NewPath("spec", "schedulingGates"), "while the pod waits, an image can be made that runs as its engine's user: "+strings.Join(open, ", "),
+			"remove the gates, or give these containers securityContext.runAsUser or an image by digest (@sha256:…)")
+	}
+}
+
+// pinned reports that image is one and stays it: it ends with a digest.
+func pinned(image string) bool {
+	_, digest, _ := strings.Cut(image, "@")
+	sum, err := hex.DecodeString(strings.TrimPrefix(digest, "sha256:"))
+	return strings.HasPrefix(digest, "sha256:") && err == nil && len(sum) == sha256.Size
 }
 
 func hasUser(have *corev1.Container, spec *corev1.PodSpec) bool {
