@@ -80,16 +80,20 @@ func (b *buckets) sweep(now time.Time) {
 }
 
 // gate is a listener that holds a bounded number of connections, in all and of
-// one address. One that is too many is closed unread.
+// one address. One that is too many is closed unread, and one on which nobody was
+// known for a while is closed.
 type gate struct {
 	net.Listener
 	total, each int
+	unknown     time.Duration
 	full        func(addr netip.Addr) // told of the first that is turned away, after one that was not
 
 	mu     sync.Mutex
 	open   int
 	by     map[netip.Addr]int // guarded by mu
 	turned bool               // the last one was; guarded by mu
+
+	strangers map[string]*time.Timer // :: remote address and port → when it is closed; guarded by mu
 }
 
 func (g *gate) Accept() (net.Conn, error) {
@@ -101,7 +105,11 @@ func (g *gate) Accept() (net.Conn, error) {
 		addr := addrOf(nc.RemoteAddr())
 		ok, news := g.enter(addr)
 		if ok {
-			return &gated{Conn: nc, leave: sync.OnceFunc(func() { g.left(addr) })}, nil
+			g.admit(nc)
+			return &gated{Conn: nc, leave: sync.OnceFunc(func() {
+				g.vouch(nc.RemoteAddr())
+				g.left(addr)
+			})}, nil
 		}
 		nc.Close()
 		if news {
@@ -122,6 +130,23 @@ func (g *gate) enter(addr netip.Addr) (ok, news bool) {
 	g.by[addr]++
 	g.turned = false
 	return true, false
+}
+
+// admit has nc closed unless it is vouched for in time.
+func (g *gate) admit(nc net.Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.strangers[nc.RemoteAddr().String()] = time.AfterFunc(g.unknown, func() { nc.Close() })
+}
+
+// vouch says that somebody is known on the connection from that address, or that it ended.
+func (g *gate) vouch(remote net.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if timer := g.strangers[remote.String()]; timer != nil {
+		timer.Stop()
+		delete(g.strangers, remote.String())
+	}
 }
 
 func (g *gate) left(addr netip.Addr) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -92,6 +93,36 @@ func TestTooManyConnectionsOfOneAddressAreClosedAndRecorded(t *testing.T) {
 	}
 	held[0].Close()
 	until(t, "a place that became free", func() bool { return dial().Handshake() == nil })
+}
+
+func TestAConnectionOnWhichNobodyIsKnownIsClosed(t *testing.T) {
+	s, _ := start(t, ServerOptions{Unknown: 3 * time.Second})
+	stream, err := enginev1.NewLinkClient(s.dial(t)).Policy(as(t, "its token"), &enginev1.PolicyRequest{})
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, err := s.pool()
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle, err := tls.Dial("tcp", s.address, &tls.Config{RootCAs: pool, ServerName: "localhost", NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Close()
+	if err := idle.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, idle); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("it is still there")
+	}
+	s.rules(bot.UID, Policy{Revision: "rev-2"}) // the engine's is older
+	if got, err := stream.Recv(); err != nil || got.GetRevision() != "rev-2" {
+		t.Errorf("the connection of an engine that is known: %v, %v", got, err)
+	}
 }
 
 func TestTheServerSpeaksTLS13Alone(t *testing.T) {

@@ -47,8 +47,9 @@ type ServerOptions struct {
 	Logger *slog.Logger     // none
 	Now    func() time.Time // time.Now
 
-	Connections     int           // in all; 20000
+	Connections     int           // in all; 5000, which fit in the 512 MiB that the chart gives control
 	ConnectionsEach int           // of one address, which may be a node's; 256
+	Unknown         time.Duration // how long a connection may be there before a call on it is authenticated; 1 min
 	CallsEach       Rate          // of one address, before it is known who calls, of which a bad token costs ten; 20 a second after 256
 	SignEach        Rate          // certificates for one pod; one in 10 s after 10
 	PolicyEach      Rate          // streams that one pod begins; one in 5 s after 20
@@ -79,8 +80,9 @@ func (o ServerOptions) withDefaults() ServerOptions {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	positive(&o.Connections, 20000)
+	positive(&o.Connections, 5000)
 	positive(&o.ConnectionsEach, 256)
+	positive(&o.Unknown, time.Minute)
 	positive(&o.Authenticate, 10*time.Second)
 	positive(&o.Sign, time.Minute)
 	positive(&o.StreamLife, 10*time.Minute)
@@ -157,9 +159,12 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		s.options.Refused(Refused{Call: "connect", Peer: addr, Err: Refuse(TooMany, "too_many_connections", "too many connections of one address or in all; this one was closed")})
 	}
 	done := make(chan error, 1)
-	go func() {
-		done <- s.grpc.Serve(&gate{Listener: ln, total: s.options.Connections, each: s.options.ConnectionsEach, full: full, by: make(map[netip.Addr]int)})
-	}()
+	g := &gate{
+		Listener: ln, total: s.options.Connections, each: s.options.ConnectionsEach, unknown: s.options.Unknown, full: full,
+		by: make(map[netip.Addr]int), strangers: make(map[string]*time.Timer),
+	}
+	s.service.vouch = g.vouch
+	go func() { done <- s.grpc.Serve(g) }()
 	select {
 	case err := <-done:
 		s.service.stop()

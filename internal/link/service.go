@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"runtime/debug"
 	"strings"
@@ -26,10 +27,11 @@ type service struct {
 	enginev1.UnimplementedLinkServer
 	backend Backend
 	options ServerOptions
-	calls   *buckets // by address
-	signs   *buckets // by pod
-	begun   *buckets // streams, by pod
-	reviews *buckets // by pod, which is a gateway
+	calls   *buckets              // by address
+	signs   *buckets              // by pod
+	begun   *buckets              // streams, by pod
+	reviews *buckets              // by pod, which is a gateway
+	vouch   func(remote net.Addr) // told of each caller that is known; set before the first call
 
 	stopping chan struct{}
 	stop     func()
@@ -138,6 +140,9 @@ func (s *service) enter(ctx context.Context, limit *buckets) (Pod, error) {
 		return Pod{}, fmt.Errorf("the backend vouches for a pod without UID or namespace, or a gateway of one account; this is a defect")
 	}
 	who.pod = pod
+	if p, ok := peer.FromContext(ctx); ok && s.vouch != nil {
+		s.vouch(p.Addr)
+	}
 	return pod, s.take(limit, pod.UID, "this pod")
 }
 
