@@ -121,7 +121,7 @@ func (l *lab) markdown(res *results, grown []growth, micros []micro, log *logFig
 
 func (l *lab) preamble(w io.Writer, res *results, took time.Duration) {
 	fmt.Fprintf(w, "# What a request costs\n\n")
-	fmt.Fprintf(w, "Made by `make bench` on %s in %s.\n\n", time.Now().UTC().Format(time.DateOnly), took.Round(time.Second))
+	fmt.Fprintf(w, "Made by `go run . %s` (`make bench` gives no -quick) on %s in %s.\n\n", strings.Join(os.Args[1:], " "), time.Now().UTC().Format(time.DateOnly), took.Round(time.Second))
 	fmt.Fprintf(w, "- %s; Linux %s; the proxy alone on core %d, load and origin on core %d.\n", cpuModel(), kernel(), l.cores.proxy, l.cores.load)
 	fmt.Fprintf(w, "- %s; built with %s. The engine's binary is %.1f MB.\n", strings.Join(l.versions(), ", "), runtime.Version(), float64(l.binarySize)/1e6)
 	fmt.Fprintf(w, "- CPU time of the proxy's process by the kernel, user and system. Medians of %d interleaved passes of %s; rows marked ¹ in fresh processes, the last of them once.\n",
