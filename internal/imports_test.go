@@ -134,7 +134,7 @@ func rows() map[string]row {
 		"internal/inject":     {ours: []string{"internal/trustenv"}, modules: []string{kubeAPI, kubeMachine, podSecurity}, tests: []string{kubeYAML}, control: true},
 		"internal/namespaces": {ours: []string{"internal/inject", "certs"}, modules: []string{kubeAPI, kubeMachine, kubeClient, kubeRuntime, certManager}, tests: []string{pkcs12}, control: true},
 		"internal/podca": {
-			ours:    []string{"internal/policy", "internal/identity", "internal/link", policyTypes, "certs"},
+			ours:    []string{"internal/inject", "internal/policy", "internal/identity", "internal/link", policyTypes, "certs"},
 			modules: []string{kubeAPI, kubeMachine, kubeClient, kubeRuntime, certManager}, tests: []string{"internal/canon"}, control: true,
 		},
 		"internal/admission": {

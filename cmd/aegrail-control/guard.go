@@ -80,7 +80,7 @@ func (g *guard) namespace(ctx context.Context, name string, found map[client.Obj
 		}
 		for i := range pods.Items {
 			pod := &pods.Items[i]
-			if !inject.Marked(pod) && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
+			if !inject.Marked(pod) && !inject.Over(pod) {
 				found[client.ObjectKeyFromObject(pod)] = true
 			}
 		}

@@ -3,7 +3,6 @@ package admission
 import (
 	"context"
 	"fmt"
-	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -12,9 +11,6 @@ import (
 
 	"github.com/arpitcoder/aegrail-engine/internal/inject"
 )
-
-// conditionReady is the condition of a namespace by which control says whether it has a CA.
-const conditionReady = "aegrail.io/CAReady"
 
 // podSecurityLabel is the level that Pod Security enforces (k8s.io/pod-security-admission/api.EnforceLevelLabel).
 const podSecurityLabel = "pod-security.kubernetes.io/enforce"
@@ -35,7 +31,7 @@ func (c cluster) Namespace(ctx context.Context, name string) (Namespace, error) 
 		out.Inject = `""` // present and empty is not the same as absent
 	}
 	for _, condition := range ns.Status.Conditions {
-		if condition.Type == conditionReady && condition.Status != corev1.ConditionTrue {
+		if condition.Type == inject.ConditionReady && condition.Status != corev1.ConditionTrue {
 			out.NotReady = condition.Reason + ": " + condition.Message
 		}
 	}
@@ -48,8 +44,8 @@ func (c cluster) Namespace(ctx context.Context, name string) (Namespace, error) 
 	}
 	out.Bundle = true
 	if text, has := bundle.Annotations[inject.AnnotationCAGeneration]; has {
-		generation, err := strconv.Atoi(text)
-		if err != nil || generation < 1 {
+		generation, ok := inject.Generation(bundle.Annotations)
+		if !ok {
 			return Namespace{}, fmt.Errorf("its ConfigMap %s says generation %q: it begins with 1", inject.BundleConfigMap, text)
 		}
 		out.CAGeneration = generation

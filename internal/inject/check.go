@@ -25,12 +25,12 @@ func Check(pod *corev1.Pod, c Config) error {
 	if err != nil || !engineUID(int64(uid)) || !Marked(pod) {
 		return Refusals{{"metadata.labels[" + LabelInjected + "]", "the pod is not injected, and here it has to be", laterFix}}
 	}
-	generation, err := strconv.Atoi(pod.Annotations[AnnotationCAGeneration])
-	if c.CAGeneration > 0 && (err != nil || generation < 1 || generation > c.CAGeneration) {
-		at := "metadata.annotations[" + AnnotationCAGeneration + "]"
-		return Refusals{{at, fmt.Sprintf("%q is no generation of the namespace's root; the newest is %d", pod.Annotations[AnnotationCAGeneration], c.CAGeneration), laterFix}}
-	}
 	if c.CAGeneration > 0 {
+		generation, ok := Generation(pod.Annotations)
+		if !ok || generation > c.CAGeneration {
+			at := "metadata.annotations[" + AnnotationCAGeneration + "]"
+			return Refusals{{at, fmt.Sprintf("%q is no generation of the namespace's root; the newest is %d", pod.Annotations[AnnotationCAGeneration], c.CAGeneration), laterFix}}
+		}
 		c.CAGeneration = generation
 	}
 	c.UID = func() (uint32, error) { return uint32(uid), nil }

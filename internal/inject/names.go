@@ -22,6 +22,9 @@ const (
 	// since its start, on the bundle's ConfigMap the newest in it.
 	AnnotationCAGeneration = "aegrail.io/ca-generation"
 
+	// ConditionReady is the condition of a namespace by which control says whether it has a CA.
+	ConditionReady = "aegrail.io/CAReady"
+
 	// AnnotationEngineUID is the user that the engine of a pod runs as, in decimal.
 	AnnotationEngineUID = "aegrail.io/engine-uid"
 )

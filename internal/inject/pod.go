@@ -2,6 +2,7 @@ package inject
 
 import (
 	"slices"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -57,6 +58,17 @@ func with(m, more map[string]string) map[string]string {
 func Marked(pod *corev1.Pod) bool {
 	_, is := pod.Labels[LabelInjected]
 	return is
+}
+
+// Over reports that nothing of pod runs any more.
+func Over(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+// Generation reads AnnotationCAGeneration of a pod's or a bundle's annotations; false if it is not there, or no number from 1.
+func Generation(annotations map[string]string) (int, bool) {
+	n, err := strconv.Atoi(annotations[AnnotationCAGeneration])
+	return n, err == nil && n >= 1
 }
 
 // Ours reports that a container of that name is added here.

@@ -66,10 +66,9 @@ func Newest(ctx context.Context, reader client.Reader, namespace string) (int, e
 	if err != nil {
 		return 0, fmt.Errorf("reading the ConfigMap %s of %s: %w", inject.BundleConfigMap, namespace, err)
 	}
-	text := bundle.Annotations[inject.AnnotationCAGeneration]
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		return 0, fmt.Errorf("the ConfigMap %s of %s says generation %q: it begins with 1", inject.BundleConfigMap, namespace, text)
+	n, ok := inject.Generation(bundle.Annotations)
+	if !ok {
+		return 0, fmt.Errorf("the ConfigMap %s of %s says generation %q: it begins with 1", inject.BundleConfigMap, namespace, bundle.Annotations[inject.AnnotationCAGeneration])
 	}
 	return n, nil
 }

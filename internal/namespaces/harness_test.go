@@ -297,7 +297,7 @@ func (w *world) condition(name string) string {
 	ns := &corev1.Namespace{}
 	w.get(ns, "", name)
 	for _, c := range ns.Status.Conditions {
-		if c.Type == namespaces.ConditionReady {
+		if c.Type == inject.ConditionReady {
 			return string(c.Status) + " " + c.Reason + " " + c.Message
 		}
 	}

@@ -82,9 +82,6 @@ const (
 	// AnnotationRotateRoot asks for the next generation when its value changes.
 	AnnotationRotateRoot = "aegrail.io/rotate-root"
 
-	// ConditionReady is the condition of a namespace that has or wants a CA.
-	ConditionReady = "aegrail.io/CAReady"
-
 	labelNamespace  = "aegrail.io/namespace"
 	labelGeneration = "aegrail.io/ca-generation"
 	labelManagedBy  = "app.kubernetes.io/managed-by"

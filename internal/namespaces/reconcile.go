@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	cmv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -197,13 +198,8 @@ func (r *Reconciler) condition(ctx context.Context, ns *corev1.Namespace, status
 	}
 	r.Report(ns.Name, state)
 	next := ns.DeepCopy()
-	at := -1
-	for i := range next.Status.Conditions {
-		if next.Status.Conditions[i].Type == ConditionReady {
-			at = i
-		}
-	}
-	want := corev1.NamespaceCondition{Type: ConditionReady, Status: status, Reason: reason, Message: message, LastTransitionTime: r.transition()}
+	at := conditionAt(next)
+	want := corev1.NamespaceCondition{Type: inject.ConditionReady, Status: status, Reason: reason, Message: message, LastTransitionTime: r.transition()}
 	if at >= 0 {
 		have := next.Status.Conditions[at]
 		if have.Status == status {
@@ -228,6 +224,11 @@ func (r *Reconciler) condition(ctx context.Context, ns *corev1.Namespace, status
 		return fmt.Errorf("setting the condition of %s: %w", ns.Name, err)
 	}
 	return nil
+}
+
+// conditionAt is the place of our condition among a namespace's, -1 if it has none.
+func conditionAt(ns *corev1.Namespace) int {
+	return slices.IndexFunc(ns.Status.Conditions, func(c corev1.NamespaceCondition) bool { return c.Type == inject.ConditionReady })
 }
 
 // transition is now, as the API server keeps it.

@@ -30,11 +30,11 @@ func (r *Reconciler) inUse(ctx context.Context, namespace string) (map[int]int, 
 	used := map[int]int{}
 	for i := range pods.Items {
 		p := &pods.Items[i]
-		if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+		if inject.Over(p) {
 			continue
 		}
-		n, err := strconv.Atoi(p.Annotations[inject.AnnotationCAGeneration])
-		if err != nil || n < 1 {
+		n, ok := inject.Generation(p.Annotations)
+		if !ok {
 			n = anyGeneration
 		}
 		used[n]++
@@ -141,7 +141,7 @@ func (r *Reconciler) delete(ctx context.Context, name string) error {
 // remove takes everything back from a namespace that is not to have a CA, once
 // no pod needs it. Gone says that the namespace itself is not there any more.
 func (r *Reconciler) remove(ctx context.Context, ns *corev1.Namespace, gone bool) (reconcile.Result, error) {
-	at := slices.IndexFunc(ns.Status.Conditions, func(c corev1.NamespaceCondition) bool { return c.Type == ConditionReady })
+	at := conditionAt(ns)
 	if at < 0 && !gone && !r.noted(ns.Name) {
 		return reconcile.Result{}, nil // most namespaces: nothing was ever made for them
 	}

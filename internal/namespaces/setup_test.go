@@ -29,12 +29,14 @@ func TestANamespaceIsLookedAtForWhatItIsAskedBy(t *testing.T) {
 		edit func(*corev1.Namespace)
 		want bool
 	}{
-		"nothing":           {func(*corev1.Namespace) {}, false},
-		"our own condition": {func(n *corev1.Namespace) { n.Status.Conditions = []corev1.NamespaceCondition{{Type: ConditionReady}} }, false},
-		"an annotation":     {func(n *corev1.Namespace) { n.Annotations = map[string]string{"x": "y"} }, false},
-		"a label":           {func(n *corev1.Namespace) { n.Labels = map[string]string{inject.LabelInject: "enabled"} }, true},
-		"a new root":        {func(n *corev1.Namespace) { n.Annotations = map[string]string{AnnotationRotateRoot: "1"} }, true},
-		"its end":           {func(n *corev1.Namespace) { n.DeletionTimestamp = &metav1.Time{Time: time.Now()} }, true},
+		"nothing": {func(*corev1.Namespace) {}, false},
+		"our own condition": {func(n *corev1.Namespace) {
+			n.Status.Conditions = []corev1.NamespaceCondition{{Type: inject.ConditionReady}}
+		}, false},
+		"an annotation": {func(n *corev1.Namespace) { n.Annotations = map[string]string{"x": "y"} }, false},
+		"a label":       {func(n *corev1.Namespace) { n.Labels = map[string]string{inject.LabelInject: "enabled"} }, true},
+		"a new root":    {func(n *corev1.Namespace) { n.Annotations = map[string]string{AnnotationRotateRoot: "1"} }, true},
+		"its end":       {func(n *corev1.Namespace) { n.DeletionTimestamp = &metav1.Time{Time: time.Now()} }, true},
 	} {
 		after := base.DeepCopy()
 		row.edit(after)

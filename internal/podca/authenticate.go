@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -12,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/arpitcoder/aegrail-engine/internal/inject"
 	"github.com/arpitcoder/aegrail-engine/internal/link"
 )
 
@@ -22,15 +22,6 @@ const maxToken = 16 << 10 // 16 KiB
 const (
 	extraPodName = "authentication.kubernetes.io/pod-name"
 	extraPodUID  = "authentication.kubernetes.io/pod-uid"
-)
-
-// Labels and annotations of injected pods that are read here. What they mean
-// is decided by injection.
-const (
-	labelInjected        = "aegrail.io/injected"
-	labelIdentity        = "aegrail.io/identity"
-	annotationGeneration = "aegrail.io/ca-generation"
-	engineContainer      = "aegrail-engine"
 )
 
 // Authenticate returns whose token it is. An error is a *link.Refusal, or says
@@ -125,29 +116,24 @@ func ending(pod *corev1.Pod) error {
 	switch {
 	case pod.DeletionTimestamp != nil:
 		return about(pod, link.Denied, "pod_ending", "the pod is being deleted")
-	case over(pod):
+	case inject.Over(pod):
 		return about(pod, link.Denied, "pod_ending", "the pod has ended (%s)", pod.Status.Phase)
 	}
 	return nil
 }
 
-// over reports that nothing of a pod runs any more.
-func over(pod *corev1.Pod) bool {
-	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-}
-
 // injected says who a living pod is, if it is as injection left it.
 func (s *Signer) injected(pod *corev1.Pod) (link.Pod, error) {
-	if pod.Labels[labelInjected] != "true" {
-		return link.Pod{}, about(pod, link.Denied, "not_injected", "the pod has no label %s=true, so it was not injected by us", labelInjected)
+	if pod.Labels[inject.LabelInjected] != "true" {
+		return link.Pod{}, about(pod, link.Denied, "not_injected", "the pod has no label %s=true, so it was not injected by us", inject.LabelInjected)
 	}
 	if err := s.Injected(pod); err != nil {
 		return link.Pod{}, about(pod, link.Denied, "not_injected", "the pod is not as injection left it: %v", err)
 	}
-	text := pod.Annotations[annotationGeneration]
-	generation, err := strconv.Atoi(text)
-	if err != nil || generation < 1 {
-		return link.Pod{}, about(pod, link.Denied, "not_injected", "the pod's annotation %s is %q, not the number of a root", annotationGeneration, text)
+	generation, ok := inject.Generation(pod.Annotations)
+	if !ok {
+		return link.Pod{}, about(pod, link.Denied, "not_injected", "the pod's annotation %s is %q, not the number of a root",
+			inject.AnnotationCAGeneration, pod.Annotations[inject.AnnotationCAGeneration])
 	}
 	who := podOf(pod)
 	who.CAGeneration = generation
@@ -156,7 +142,7 @@ func (s *Signer) injected(pod *corev1.Pod) (link.Pod, error) {
 
 func podOf(pod *corev1.Pod) link.Pod {
 	return link.Pod{
-		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), ServiceAccount: serviceAccountOf(pod), Claimed: pod.Labels[labelIdentity],
+		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), ServiceAccount: serviceAccountOf(pod), Claimed: pod.Labels[inject.LabelIdentity],
 	}
 }
 

@@ -122,13 +122,17 @@ func parseChain(text []byte) ([]*x509.Certificate, error) {
 	}
 }
 
+// lifeOf is how long the first of chain can be used: until it or one above it ends.
+func lifeOf(chain []*x509.Certificate) time.Duration {
+	from := chain[0].NotBefore
+	life := chain[0].NotAfter.Sub(from)
+	for _, c := range chain[1:] {
+		life = min(life, c.NotAfter.Sub(from))
+	}
+	return life
+}
+
 // renewAfter is when two thirds of a chain's life are over.
 func renewAfter(chain []*x509.Certificate) time.Time {
-	from, to := chain[0].NotBefore, chain[0].NotAfter
-	for _, c := range chain[1:] {
-		if c.NotAfter.Before(to) {
-			to = c.NotAfter
-		}
-	}
-	return from.Add(to.Sub(from) / 3 * 2)
+	return chain[0].NotBefore.Add(lifeOf(chain) / 3 * 2)
 }

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/arpitcoder/aegrail-engine/internal/inject"
 	"github.com/arpitcoder/aegrail-engine/internal/link"
 )
 
@@ -102,7 +103,7 @@ func (s *Signer) byAddress(ctx context.Context, namespace string, addr netip.Add
 	for i := range list.Items {
 		pod := &list.Items[i]
 		// A pod that has ended keeps the address in its status, and another has it.
-		if at, err := netip.ParseAddr(pod.Status.PodIP); err == nil && at.Unmap() == addr && pod.Namespace == namespace && !over(pod) {
+		if at, err := netip.ParseAddr(pod.Status.PodIP); err == nil && at.Unmap() == addr && pod.Namespace == namespace && !inject.Over(pod) {
 			found = append(found, pod)
 		}
 	}

@@ -68,11 +68,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/arpitcoder/aegrail-engine/internal/inject"
 )
 
 const (
 	// Audience is what an engine's token must be for.
-	Audience = "aegrail-control"
+	Audience = inject.TokenAudience
 
 	// GatewayAudience is what the token must be for that a gateway's caller brings.
 	GatewayAudience = "aegrail-gateway"

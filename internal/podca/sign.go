@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/arpitcoder/aegrail-engine/internal/inject"
 	"github.com/arpitcoder/aegrail-engine/internal/link"
 )
 
@@ -163,7 +164,7 @@ func (s *Signer) newRequest(pod *corev1.Pod, who link.Pod, t link.Template, csr 
 			Namespace: s.Namespace, Name: namePrefix + who.UID + "-" + strconv.Itoa(n),
 			Labels: map[string]string{labelManagedBy: managedBy, labelPodUID: who.UID, labelNamespace: pod.Namespace}, // where Sweep looks for the pod
 			Annotations: map[string]string{
-				annotationPod: who.Name, annotationGeneration: strconv.Itoa(who.CAGeneration),
+				annotationPod: who.Name, inject.AnnotationCAGeneration: strconv.Itoa(who.CAGeneration),
 				annotationTemplate: fingerprint(t), annotationRestarts: strconv.Itoa(engineRestarts(pod, who)),
 			},
 		},
@@ -180,7 +181,7 @@ func (s *Signer) newRequest(pod *corev1.Pod, who link.Pod, t link.Template, csr 
 // engineRestarts tells one start of the engine from the next. Kubelet reports
 // it a moment late: until then a new engine is told to come again.
 func engineRestarts(pod *corev1.Pod, who link.Pod) int {
-	name := engineContainer
+	name := inject.ContainerEngine
 	if who.Gateway {
 		name = gatewayContainer
 	}
@@ -209,7 +210,7 @@ func (s *Signer) mayFollow(last, next *cmv1.CertificateRequest) *link.Refusal {
 		return nil
 	case len(last.Status.Certificate) == 0 && age > IssueWait+askWait:
 		return nil // nobody waits for it any more, and only the last one is handed out
-	case age > lifeOf(last)/5*3:
+	case age > lifeIssued(last)/5*3:
 		// The engine renews at two thirds, or up to a twentieth of that before. Until
 		// then a request for another key is not its own.
 		return nil
@@ -217,18 +218,14 @@ func (s *Signer) mayFollow(last, next *cmv1.CertificateRequest) *link.Refusal {
 	return oneLive(last)
 }
 
-// lifeOf is how long what was issued can be used, Life at most.
-func lifeOf(r *cmv1.CertificateRequest) time.Duration {
+// lifeIssued is how long what was issued can be used, Life at most.
+func lifeIssued(r *cmv1.CertificateRequest) time.Duration {
 	own, err := parseChain(r.Status.Certificate)
 	above, errAbove := parseChain(r.Status.CA)
-	life := Life
 	if err != nil || errAbove != nil || len(own) == 0 {
-		return life
+		return Life
 	}
-	for _, c := range append(own, above...) {
-		life = min(life, c.NotAfter.Sub(own[0].NotBefore))
-	}
-	return life
+	return min(Life, lifeOf(append(own, above...)))
 }
 
 func oneLive(last *cmv1.CertificateRequest) *link.Refusal {

@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/arpitcoder/aegrail-engine/internal/inject"
 )
 
 const (
@@ -94,5 +96,5 @@ func (s *Signer) ended(ctx context.Context, r *cmv1.CertificateRequest) (bool, e
 	case err != nil:
 		return false, fmt.Errorf("reading the pod of the certificate request %s: %w", r.Name, err)
 	}
-	return string(pod.UID) != r.Labels[labelPodUID] || over(pod), nil
+	return string(pod.UID) != r.Labels[labelPodUID] || inject.Over(pod), nil
 }
