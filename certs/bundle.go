@@ -42,7 +42,7 @@ func SystemBundle(paths []string) (path string, pemText []byte, err error) {
 	}
 	for _, p := range paths {
 		data, err := readFile(p, maxBundle)
-		if err == nil && len(lenientCerts(data)) > 0 {
+		if err == nil && len(Certificates(data)) > 0 {
 			return p, data, nil
 		}
 	}
@@ -68,7 +68,7 @@ func Bundle(system []byte, extra ...[]byte) (*Trust, error) {
 			}
 		}
 	}
-	add(lenientCerts(system))
+	add(Certificates(system))
 	for i, text := range extra {
 		list, err := parseCerts(text)
 		if err != nil {
@@ -82,7 +82,9 @@ func Bundle(system []byte, extra ...[]byte) (*Trust, error) {
 	return t, nil
 }
 
-func lenientCerts(text []byte) []*x509.Certificate {
+// Certificates are those of a PEM text, as a client reads a list of roots: what is no certificate, or none that crypto/x509
+// parses, is left out.
+func Certificates(text []byte) []*x509.Certificate {
 	var out []*x509.Certificate
 	for {
 		var block *pem.Block

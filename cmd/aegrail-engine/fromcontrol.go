@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -61,7 +60,11 @@ func (f *fromControl) trusted() ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return certificates(data)
+	list := certs.Certificates(data)
+	if len(list) == 0 {
+		return nil, errors.New("it holds no PEM certificate")
+	}
+	return list, nil
 }
 
 func (f *fromControl) agent() identity.Principal {
@@ -139,18 +142,3 @@ func (l *linked) Authority(a *certs.Authority) { l.engine.useAuthority(a) }
 
 // Report is link.Engine's.
 func (l *linked) Report(part link.Part, changed bool, err error) { l.told(string(part), changed, err) }
-
-// certificates are those of a bundle. One that Go does not read is passed over,
-// as it is by clients: what matters is that ours are there.
-func certificates(bundle []byte) ([]*x509.Certificate, error) {
-	out := []*x509.Certificate{}
-	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
-		if c, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
-			out = append(out, c)
-		}
-	}
-	if len(out) == 0 {
-		return nil, errors.New("it holds no PEM certificate")
-	}
-	return out, nil
-}

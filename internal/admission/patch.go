@@ -100,15 +100,19 @@ func (o *operations) volumes(before, after []corev1.Volume) {
 		o.add(path, after)
 		return
 	}
-	isOurs := func(v corev1.Volume) bool { return inject.OurVolume(v.Name) }
-	for i, v := range slices.Backward(before) {
-		if isOurs(v) {
+	replace(o, path, before, after, func(v corev1.Volume) bool { return inject.OurVolume(v.Name) })
+}
+
+// replace takes the elements of a list that are ours out, and puts them in anew where they belong.
+func replace[T any](o *operations, path string, before, after []T, ours func(T) bool) {
+	for i, element := range slices.Backward(before) {
+		if ours(element) {
 			o.remove(fmt.Sprintf("%s/%d", path, i))
 		}
 	}
-	for i, v := range after {
-		if isOurs(v) {
-			o.add(fmt.Sprintf("%s/%d", path, i), v)
+	for i, element := range after {
+		if ours(element) {
+			o.add(fmt.Sprintf("%s/%d", path, i), element)
 		}
 	}
 }
@@ -124,16 +128,7 @@ func (o *operations) list(path string, before, after []corev1.Container) {
 	}
 	isOurs := func(c corev1.Container) bool { return inject.Ours(c.Name) }
 	if !equality.Semantic.DeepEqual(indexed(before, isOurs), indexed(after, isOurs)) {
-		for i, c := range slices.Backward(before) {
-			if isOurs(c) {
-				o.remove(fmt.Sprintf("%s/%d", path, i))
-			}
-		}
-		for i, c := range after {
-			if isOurs(c) {
-				o.add(fmt.Sprintf("%s/%d", path, i), c)
-			}
-		}
+		replace(o, path, before, after, isOurs)
 	}
 	others := slices.DeleteFunc(slices.Clone(before), isOurs)
 	for i, c := range after {

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/arpitcoder/aegrail-engine/internal/enginetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -82,10 +84,8 @@ func runs(t *testing.T, s *served, edit func(*ClientOptions), more ...func(*Clie
 // until polls for what another goroutine brings about.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("in vain: %s", what)
-		}
+	if !enginetest.Eventually(ok) {
+		t.Fatalf("in vain: %s", what)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -233,10 +232,8 @@ func checkRoot(ca *certs.Authority, chainPEM []byte, now time.Time) error {
 		}
 		anchors.AddCert(root)
 	}
-	for block, rest := pem.Decode(chainPEM); block != nil; block, rest = pem.Decode(rest) {
-		if c, err := x509.ParseCertificate(block.Bytes); err == nil {
-			between.AddCert(c)
-		}
+	for _, c := range certs.Certificates(chainPEM) {
+		between.AddCert(c)
 	}
 	paths, err := ca.Certificate().Verify(x509.VerifyOptions{Roots: anchors, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
 	if err != nil {

@@ -12,28 +12,23 @@ import (
 // files: what another engine that knows nobody else has to be told. They are
 // shared: do not modify them.
 func (s *Set) Documents(p identity.Principal) []v1alpha1.AgentPolicy {
-	if s == nil {
-		return nil
-	}
-	var out []v1alpha1.AgentPolicy
-	for _, c := range s.policies {
-		if c.selects(p) {
-			out = append(out, *c.doc)
-		}
-	}
-	return out
+	return s.documents(func(c *compiled) bool { return c.selects(p) })
 }
 
 // NamespaceDocuments returns the policies that select some agent of a namespace,
 // whatever its service account, in the order of the files: what an engine for
 // all of them has to be told. They are shared: do not modify them.
 func (s *Set) NamespaceDocuments(namespace string) []v1alpha1.AgentPolicy {
+	return s.documents(func(c *compiled) bool { return c.selectsIn(namespace) })
+}
+
+func (s *Set) documents(wanted func(*compiled) bool) []v1alpha1.AgentPolicy {
 	if s == nil {
 		return nil
 	}
 	var out []v1alpha1.AgentPolicy
 	for _, c := range s.policies {
-		if c.selectsIn(namespace) {
+		if wanted(c) {
 			out = append(out, *c.doc)
 		}
 	}
