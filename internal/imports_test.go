@@ -87,7 +87,7 @@ func rows() map[string]row {
 	return map[string]row{
 		// The program: it wires everything and nothing imports it.
 		"cmd/aegrail-engine": {ours: []string{anyOurs}, modules: []string{cobra, pflag, xSys}, tests: []string{nftables, kubeAPI}},
-		"cmd/aegrail-init":   {ours: []string{"internal/redirect"}, modules: []string{cobra, pflag}, tests: []string{"internal/intake", "internal/inject", kubeAPI, nftables, xSys}},
+		"cmd/aegrail-init":   {ours: []string{"internal/flagenv", "internal/redirect"}, modules: []string{cobra, pflag}, tests: []string{"internal/intake", "internal/inject", kubeAPI, nftables, xSys}},
 
 		// The public contract and the certificate authority.
 		policyTypes: {modules: []string{yaml}},
@@ -114,6 +114,7 @@ func rows() map[string]row {
 		"internal/link":      {ours: []string{engineAPI, "certs"}, modules: []string{grpc, protobuf}},
 		"internal/trustenv":  {},
 		"internal/watch":     {modules: []string{fsnotify}},
+		"internal/flagenv":   {modules: []string{pflag}},
 		"internal/redirect":  {modules: []string{nftables, xSys}},
 		"internal/resolver":  {ours: []string{"internal/canon", "internal/policy", "internal/identity", "internal/audit"}, modules: []string{miekgDNS}, tests: []string{policyTypes}},
 		"internal/isolation": {ours: []string{"internal/redirect", "internal/intake"}, modules: []string{xSys}, tests: []string{nftables}},
@@ -128,7 +129,7 @@ func rows() map[string]row {
 
 		// aegrail-control's: what knows Kubernetes.
 		"cmd/aegrail-control": {
-			ours:    []string{"internal/admission", "internal/inject", "internal/link", "internal/namespaces", "internal/podca", "internal/policy", "internal/watch", policyTypes},
+			ours:    []string{"internal/admission", "internal/flagenv", "internal/inject", "internal/link", "internal/namespaces", "internal/podca", "internal/policy", "internal/watch", policyTypes},
 			modules: []string{cobra, pflag, prometheus, kubeAPI, kubeMachine, kubeClient, kubeRuntime, kubeYAML, certManager, logr}, control: true,
 		},
 		"internal/inject":     {ours: []string{"internal/trustenv"}, modules: []string{kubeAPI, kubeMachine, podSecurity}, tests: []string{kubeYAML}, control: true},

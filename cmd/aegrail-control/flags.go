@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/arpitcoder/aegrail-engine/internal/flagenv"
 	"github.com/arpitcoder/aegrail-engine/internal/inject"
 	"github.com/arpitcoder/aegrail-engine/internal/namespaces"
 )
@@ -136,20 +136,9 @@ func (o *options) parse() (settings, error) {
 }
 
 // readEnv gives each flag that was not on the command line the value of its
-// variable. An empty one counts as unset, as a template leaves it.
+// variable.
 func readEnv(f *pflag.FlagSet, getenv func(string) string) error {
-	var failed error
-	f.VisitAll(func(flag *pflag.Flag) {
-		name := "AEGRAIL_CONTROL_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
-		v := strings.TrimSpace(getenv(name))
-		if flag.Changed || flag.Name == "help" || v == "" {
-			return
-		}
-		if err := flag.Value.Set(v); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("%s=%q: %w", name, v, err))
-		}
-	})
-	return badInput(failed)
+	return badInput(flagenv.Read(f, "AEGRAIL_CONTROL_", nil, getenv))
 }
 
 // newLogger writes to w what level and format say.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
+	"github.com/arpitcoder/aegrail-engine/internal/flagenv"
 	"github.com/arpitcoder/aegrail-engine/internal/ship"
 )
 
@@ -107,8 +108,7 @@ func aliases(flag string) []string {
 }
 
 // readEnv gives each flag that was not on the command line the value of its
-// variable. An empty variable counts as unset: that is how a chart renders a
-// value that nobody chose.
+// variable, and takes what only a variable can say.
 func (o *serveOptions) readEnv(f *pflag.FlagSet, getenv func(string) string) error {
 	if v := getenv(envPrefix + "MAX_TOKENS"); v != "" && v != "0" {
 		return fmt.Errorf("%sMAX_TOKENS=%s: this engine has no token budgets yet, and to ignore a limit would be to lift it; unset the variable, or limit --max-requests or --rate", envPrefix, v)
@@ -118,24 +118,7 @@ func (o *serveOptions) readEnv(f *pflag.FlagSet, getenv func(string) string) err
 			o.allowlist = append(o.allowlist, host)
 		}
 	}
-	var failed error
-	f.VisitAll(func(flag *pflag.Flag) {
-		if flag.Changed || failed != nil || flag.Name == "help" {
-			return
-		}
-		names := append([]string{envPrefix + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))}, aliases(flag.Name)...)
-		for _, name := range names {
-			v := strings.TrimSpace(getenv(name))
-			if v == "" {
-				continue
-			}
-			if err := flag.Value.Set(v); err != nil {
-				failed = fmt.Errorf("%s=%q: %w", name, v, err)
-			}
-			return
-		}
-	})
-	return failed
+	return flagenv.Read(f, envPrefix, aliases, getenv)
 }
 
 // preferFlags resolves what a flag and another flag's variable say about the

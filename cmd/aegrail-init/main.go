@@ -29,11 +29,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/arpitcoder/aegrail-engine/internal/flagenv"
 	"github.com/arpitcoder/aegrail-engine/internal/redirect"
 )
 
@@ -97,20 +97,9 @@ func rulesCommand(name, short string, getenv func(string) string, do func(io.Wri
 }
 
 // readEnv gives each flag that was not on the command line the value of its
-// variable. An empty one counts as unset, as a template leaves it.
+// variable.
 func readEnv(f *pflag.FlagSet, getenv func(string) string) error {
-	var failed error
-	f.VisitAll(func(flag *pflag.Flag) {
-		name := "AEGRAIL_INIT_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
-		v := strings.TrimSpace(getenv(name))
-		if flag.Changed || flag.Name == "help" || v == "" || failed != nil {
-			return
-		}
-		if err := flag.Value.Set(v); err != nil {
-			failed = fmt.Errorf("%s=%q: %w", name, v, err)
-		}
-	})
-	return failed
+	return flagenv.Read(f, "AEGRAIL_INIT_", nil, getenv)
 }
 
 func wantNone(what string, args []string) error {

@@ -90,7 +90,7 @@ func (x *PolicyRequest) GetEngineVersion() string {
 
 type PolicyUpdate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The documents that select this pod, in one spelling (v1alpha1.Canonical).
+	// The documents that select this pod, in one spelling (v1alpha1.Marshal).
 	// None: everything is denied.
 	PolicyYaml []byte `protobuf:"bytes,1,opt,name=policy_yaml,json=policyYaml,proto3" json:"policy_yaml,omitempty"`
 	// Names this policy; as opaque as long as it is: at most 128 bytes.
