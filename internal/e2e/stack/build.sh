@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds what the test cluster is made of from Go modules, since no registry of
-# images is needed that way: Kubernetes, etcd, cert-manager, helm and
-# helm-unittest. Prints the folder they are in, which is kept outside the tree
-# under a name that says what was built: the same sources are built once.
+# images is needed that way: Kubernetes, etcd, cert-manager and helm. Prints the
+# folder they are in, which is kept outside the tree under a name that says what
+# was built: the same sources are built once.
 #
 # kube, etcd and certmanager share a workspace, so that what they have in
 # common compiles once. Flags are the same everywhere for the same reason. From
@@ -45,12 +45,11 @@ built etcd ./etcd
 built certmanager ./certmanager
 chart=$(cd certmanager && "$go" list -m -f '{{.Dir}}' github.com/cert-manager/cert-manager)/deploy/charts/cert-manager
 
-# These have versions of their own of what the others share. helm believes in
+# helm has versions of its own of what the others share, and believes in
 # Kubernetes 1.20 where it is not told.
 export GOWORK=off
 v=helm.sh/helm/v3/pkg/chartutil
 (cd helm && built helm helm.sh/helm/v3/cmd/helm "-X $v.k8sVersionMajor=1 -X $v.k8sVersionMinor=${KUBERNETES:2:2}")
-(cd unittest && built helm-unittest github.com/helm-unittest/helm-unittest/cmd/helm-unittest)
 
 # cert-manager's own chart, which its module has without a version.
 cp -r "$chart" "$out.new/cert-manager"
