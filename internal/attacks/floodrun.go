@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"regexp"
@@ -82,14 +81,17 @@ type attackRun struct {
 	id, what string
 	lasts    time.Duration                        // about, and the client goes on for as long
 	prepare  func(l *lab) (end func(), err error) // before the engine starts; may be nil
-	attack   func(ctx context.Context, f *flooder) (attempts int64, note string, err error)
+	// hold makes what is there all the while that the client goes on beside it,
+	// before that begins; may be nil. attack is made meanwhile; nil beside a hold.
+	hold   func(f *flooder) *held
+	attack func(ctx context.Context, f *flooder) (attempts int64, note string, err error)
 }
 
 // attackRuns are every flood, the slow clients, and the idle connections. Where
 // there are no slow clients, missing says why.
 func (l *lab) attackRuns(ctx context.Context) (all []attackRun, missing error) {
 	for _, fl := range floods() {
-		all = append(all, attackRun{fl.id, fl.what, floodTime, nil, func(ctx context.Context, f *flooder) (int64, string, error) {
+		all = append(all, attackRun{id: fl.id, what: fl.what, lasts: floodTime, attack: func(ctx context.Context, f *flooder) (int64, string, error) {
 			out, err := exec.CommandContext(ctx, l.self, "-role", floodName, "-what", fl.what, "-listen", f.addr, "-target", f.target, "-during", floodTime.String()).Output()
 			if err != nil {
 				return 0, "", fmt.Errorf("the attackers: %w", err)
@@ -99,7 +101,7 @@ func (l *lab) attackRuns(ctx context.Context) (all []attackRun, missing error) {
 		}})
 	}
 	slow, missing := slowRuns(ctx)
-	return append(append(all, slow...), attackRun{"R7", "idle intercepted connections", floodTime, nil, idle}), missing
+	return append(append(all, slow...), attackRun{id: "R7", what: "idle intercepted connections", lasts: floodTime, hold: idle}), missing
 }
 
 // measureFloods runs those whose id and words match.
@@ -155,16 +157,7 @@ func (l *lab) measure(ctx context.Context, a attackRun) (*measured, error) {
 	}
 	m.rss = resident(r.cmd.Process.Pid, "VmRSS")
 	f := &flooder{ctx: ctx, pid: r.cmd.Process.Pid, addr: r.addr, target: authority(hostName(1, api), l.up.port)}
-	failed := make(chan error, 1)
-	go func() {
-		var err error
-		m.beside, err = l.honestClient(ctx, r.addr, honest, a.lasts)
-		failed <- err
-	}()
-	began := time.Now()
-	m.attempts, m.note, err = a.attack(ctx, f)
-	m.took = time.Since(began)
-	if err := errors.Join(err, <-failed); err != nil {
+	if err := l.assail(ctx, a, f, m, honest); err != nil {
 		return nil, err
 	}
 	m.peak = resident(r.cmd.Process.Pid, "VmHWM")
@@ -174,6 +167,27 @@ func (l *lab) measure(ctx context.Context, a attackRun) (*measured, error) {
 	m.most = m.after.Most
 	m.log, err = recordsOf("attacks", r.file(auditName))
 	return m, err
+}
+
+// assail makes the attack, and has the well-behaved client go on meanwhile.
+func (l *lab) assail(ctx context.Context, a attackRun, f *flooder, m *measured, honest string) (err error) {
+	began := time.Now()
+	if a.hold != nil {
+		h := a.hold(f)
+		defer h.release()
+		m.attempts, m.note = int64(len(h.conns)), h.note(f.pid)
+	}
+	failed := make(chan error, 1)
+	go func() {
+		var err error
+		m.beside, err = l.honestClient(ctx, f.addr, honest, a.lasts)
+		failed <- err
+	}()
+	if a.attack != nil {
+		m.attempts, m.note, err = a.attack(ctx, f)
+	}
+	m.took = time.Since(began)
+	return errors.Join(err, <-failed)
 }
 
 // settled asks for the engine's figures until its goroutines are few again, for
@@ -201,37 +215,49 @@ func (l *lab) settled(ctx context.Context, r *running) (s stats, err error) {
 
 const idleConns = 10_000
 
-// idle opens connections from several addresses, since each client has a cap,
-// and holds them while the figures are taken.
-func idle(_ context.Context, f *flooder) (int64, string, error) {
+// held is connections that are open.
+type held struct {
+	conns  []*tls.Conn
+	failed int64 // that could not be opened
+}
+
+// note says how many there are, and what they cost the process pid.
+func (h *held) note(pid int) string {
+	note := fmt.Sprintf("%d open, %d refused", len(h.conns), h.failed)
+	if rss := resident(pid, "VmRSS"); rss > 0 && len(h.conns) > 0 {
+		note += fmt.Sprintf(", %.1f KiB resident each", float64(rss)/float64(len(h.conns))/1024)
+	}
+	return note
+}
+
+func (h *held) release() {
+	for _, c := range h.conns {
+		_ = c.NetConn().Close()
+	}
+}
+
+// idle opens connections from several addresses, since each client has a cap.
+func idle(f *flooder) *held {
+	var h held
 	var mu sync.Mutex
-	var conns []net.Conn
-	var failed atomic.Int64
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range floodWorkers {
 		wg.Go(func() {
 			for i := next.Add(1); i <= idleConns; i = next.Add(1) {
 				conn, err := f.tls(fmt.Sprintf("127.0.1.%d", 1+i%4), f.target, "http/1.1")
-				if err != nil {
-					failed.Add(1)
-					continue
-				}
 				mu.Lock()
-				conns = append(conns, conn)
+				if err != nil {
+					h.failed++
+				} else {
+					h.conns = append(h.conns, conn)
+				}
 				mu.Unlock()
 			}
 		})
 	}
 	wg.Wait()
-	note := fmt.Sprintf("%d open, %d refused", len(conns), failed.Load())
-	if rss := resident(f.pid, "VmRSS"); rss > 0 && len(conns) > 0 {
-		note += fmt.Sprintf(", %.1f KiB resident each", float64(rss)/float64(len(conns))/1024)
-	}
-	for _, c := range conns {
-		_ = c.(*tls.Conn).NetConn().Close()
-	}
-	return int64(len(conns)), note, nil
+	return &h
 }
 
 // resident is a line of /proc/PID/status in bytes: VmRSS now, VmHWM at most.

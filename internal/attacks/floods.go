@@ -58,6 +58,7 @@ func floods() []flood {
 		{"R5", "random names that the policy allows", randomNames},
 		{"R5", "random names that no rule allows", deniedNames},
 		{"L3", "garbage in place of a ClientHello", garbageHellos},
+		{"R7", "whole handshakes, and nothing behind them", handshakes},
 	}
 }
 
@@ -213,6 +214,13 @@ func littleData(f *flooder) int {
 func randomNames(f *flooder) int {
 	conn, err := f.tls("", fmt.Sprintf("c%d.api.test:%s", f.n.Add(1), portOf(f.target)), "http/1.1")
 	if err == nil {
+		_ = conn.Close()
+	}
+	return 1
+}
+
+func handshakes(f *flooder) int {
+	if conn, err := f.tls("", f.target, "http/1.1"); err == nil {
 		_ = conn.Close()
 	}
 	return 1

@@ -39,7 +39,7 @@ func slowRuns(ctx context.Context) ([]attackRun, error) {
 	}
 	run := func(what string, args ...string) attackRun {
 		s := &slow{path: path, args: args}
-		return attackRun{"R1", fmt.Sprintf("slowhttptest %s: %s", version, what), slowTime, s.prepare, s.attack}
+		return attackRun{id: "R1", what: fmt.Sprintf("slowhttptest %s: %s", version, what), lasts: slowTime, prepare: s.prepare, attack: s.attack}
 	}
 	return []attackRun{
 		run("slow heads", "-H", "-i", "2"),
