@@ -6,7 +6,7 @@ go 1.26.0
 
 require (
 	github.com/arpitcoder/aegrail-engine v0.0.0
-	github.com/elazarl/goproxy v1.9.3
+	github.com/elazarl/goproxy v1.9.4
 	golang.org/x/sys v0.49.0
 )
 
