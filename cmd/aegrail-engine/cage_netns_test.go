@@ -44,6 +44,7 @@ spec:
 
 func newCage(t *testing.T) *cage {
 	t.Helper()
+	heedSignals(t)
 	c := &cage{t: t, dir: t.TempDir()}
 	root := enginetest.NewRoot(t, "cage origin root")
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

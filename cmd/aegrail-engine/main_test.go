@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -62,12 +63,27 @@ func TestScripts(t *testing.T) {
 	runScripts(t, "script", nil)
 }
 
+// heedSignals gives commands of t the usual dispositions, also where these tests
+// run under nohup or in a script's background: what is ignored there is inherited,
+// and a shell cannot trap it. A signal that is caught here is at its default in a
+// child.
+func heedSignals(t *testing.T) {
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGHUP} { // Go's runtime catches all others
+		if signal.Ignored(s) {
+			caught := make(chan os.Signal, 1)
+			signal.Notify(caught, s)
+			t.Cleanup(func() { signal.Stop(caught) })
+		}
+	}
+}
+
 // script is a command of a testscript.
 type script = func(ts *testscript.TestScript, neg bool, args []string)
 
 // runScripts runs testdata/dir with the commands of TestScripts and more.
 func runScripts(t *testing.T, dir string, more map[string]script) {
 	t.Helper()
+	heedSignals(t)
 	root := enginetest.NewRoot(t, "script origin root")
 	tlsConfig := &tls.Config{Certificates: []tls.Certificate{root.Certificate(t, "127.0.0.1")}, NextProtos: []string{"http/1.1"}}
 	cmds := map[string]script{

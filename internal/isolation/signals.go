@@ -12,7 +12,9 @@ import (
 // Forwarded are the signals that are meant for a command when they reach the
 // engine, and that init passes on to it. What this process was started to ignore
 // is not among them (nohup, a job in a script's background): the command is to
-// ignore it too, and to take notice of it here would end that.
+// ignore it too, and to take notice of it here would end that. That is known of
+// SIGINT and SIGHUP alone: Go's runtime catches every other signal before it can be
+// asked, so that a SIGQUIT which was ignored (a script's background has it) is not.
 func Forwarded() []os.Signal {
 	return slices.DeleteFunc([]os.Signal{
 		syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT,
