@@ -218,6 +218,21 @@ func TestCurlExec(t *testing.T) {
 	)
 }
 
+// A client that does not trust our certificate says so in an alert, which OpenSSL
+// does not encrypt in TLS 1.3.
+func TestCurlWithoutOurCA(t *testing.T) {
+	s := newStage(t)
+	d := s.serve()
+	for _, version := range []string{"1.2", "1.3"} {
+		r := s.run("curl", "-sS", "--proxy", "http://"+d.addr, "--cacert", suite.roots, "--tlsv"+version, "--tls-max", version, "https://models.test/hello")
+		if r.code != 60 {
+			t.Errorf("TLS %s: curl ended with %d, want 60, a certificate that it does not trust: %s", version, r.code, r.all())
+		}
+	}
+	d.stop()
+	s.check(times(2, "error client_rejected_certificate https://models.test")...)
+}
+
 // An upload that its client gives up must not look whole to the origin, least
 // of all one whose length nobody knew.
 func TestCurlGivesUp(t *testing.T) {

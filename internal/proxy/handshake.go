@@ -98,7 +98,9 @@ func (c *conn) terminate() (*tls.Conn, *refusal) {
 	tc := tls.Server(&c.wire, c.s.tls)
 	deadline := c.s.now().Add(c.s.limits.Handshake)
 	_ = c.tcp.SetDeadline(deadline)
+	c.wire.shake = true
 	err := tc.HandshakeContext(context.Background())
+	c.wire.shake = false
 	if err != nil {
 		why := c.handshakeRefusal(err)
 		if why.reason != "not_tls" { // which may be HTTP that a rule allows
@@ -125,6 +127,12 @@ func (c *conn) handshakeRefusal(err error) *refusal {
 		return c.helloRefused
 	}
 	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "local error" {
+		if said, ok := c.wire.plainAlert(); ok {
+			op = &net.OpError{Op: "remote error", Err: said}
+			err = op
+		}
+	}
 	text := err.Error()
 	switch {
 	case errors.Is(err, errNotTLS):

@@ -3,7 +3,10 @@ package proxy_test
 import (
 	"crypto/ecdsa"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -30,6 +33,7 @@ func TestPromise05NeverFailOpen(t *testing.T) {
 		untouched(t, e, "allowed.test")
 		inspected(t, e, "allowed.test")
 	})
+	t.Run("a client that rejects it in the clear", rejectionsInTheClear)
 	t.Run("a protocol that is not known", func(t *testing.T) {
 		e := enginetest.Start(t, nil)
 		for _, raw := range []string{"SSH-2.0-OpenSSH_9.7\r\n", "EHLO agent.test\r\n", "GET / HTTP/1.1\r\nHost: allowed.test\r\n\r\n", "\x00\x00\x00\x08\x04\xd2\x16\x2f"} {
@@ -54,6 +58,58 @@ func TestPromise05NeverFailOpen(t *testing.T) {
 		}
 		refused(t, "what was denied", e.Do(t, e.Client(t), "DELETE", "allowed.test", "/", ""), 403, "method_not_allowed")
 	})
+}
+
+// clearAlert is a client's connection that ends with an alert that is not
+// encrypted, as OpenSSL's does in TLS 1.3.
+type clearAlert struct {
+	net.Conn
+	ended bool
+}
+
+func (c *clearAlert) Write(p []byte) (int, error) {
+	if c.ended {
+		return len(p), nil // crypto/tls's own alert
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *clearAlert) end(record string) {
+	_ = byteByByte(c.Conn, []byte(record))
+	c.ended = true
+}
+
+func rejectionsInTheClear(t *testing.T) {
+	e := enginetest.Start(t, nil)
+	for _, row := range []struct{ what, record, event, reason string }{
+		{"unknown_ca", "\x15\x03\x03\x00\x02\x02\x30", "egress_error", "client_rejected_certificate"},
+		{"bad_certificate", "\x15\x03\x03\x00\x02\x02\x2a", "egress_error", "client_rejected_certificate"},
+		{"certificate_expired behind a change_cipher_spec", "\x14\x03\x03\x00\x01\x01\x15\x03\x03\x00\x02\x02\x2d", "egress_error", "client_rejected_certificate"},
+		{"illegal_parameter", "\x15\x03\x03\x00\x02\x02\x2f", "egress_error", "client_alert"},
+		{"an alert of no level", "\x15\x03\x03\x00\x02\x03\x30", "egress_denied", "bad_client_hello"},
+		{"no alert", "\x16\x03\x03\x00\x02\x02\x30", "egress_denied", "bad_client_hello"},
+	} {
+		f := enginetest.Fields{"event": row.event, "reason": row.reason, "host": "allowed.test"}
+		before := len(e.Find(t, f))
+		c := e.RawConnect(t, "allowed.test")
+		w := &clearAlert{Conn: c.Conn}
+		err := tls.Client(w, &tls.Config{RootCAs: e.CAPool, ServerName: "allowed.test", MinVersion: tls.VersionTLS13,
+			VerifyPeerCertificate: func([][]byte, [][]*x509.Certificate) error {
+				w.end(row.record)
+				return errors.New("not trusted")
+			}}).Handshake()
+		if err == nil || err.Error() != "not trusted" {
+			t.Fatalf("%s: %v", row.what, err)
+		}
+		if e.WantRecords(t, before+1, f); t.Failed() {
+			t.Fatal(row.what)
+		}
+	}
+	untouched(t, e, "allowed.test")
+	inspected(t, e, "allowed.test")
+	if text := e.MetricsText(t); !strings.Contains(text, `aegrail_handshakes_total{outcome="client_rejected_certificate"} 3`) {
+		t.Error("the metric does not count three clients that reject the certificate")
+	}
 }
 
 // inspected fails the test unless a new connection to host is terminated by the

@@ -23,6 +23,8 @@ type wire struct {
 	owner *conn
 	early []byte
 	sniff bool // the next Read is the first of what should be a handshake
+	shake bool // a handshake is under way, and end is kept
+	end   [alertRecord]byte
 	// headBy is until when a head must be whole. A Read that has to wait for more
 	// of it sets that deadline and forgets it here.
 	headBy time.Time
@@ -52,6 +54,7 @@ func (w *wire) Read(p []byte) (int, error) {
 		}
 		w.sniff = false
 		n := copy(p, w.early)
+		w.keepEnd(p[:n])
 		if w.early = w.early[n:]; len(w.early) == 0 {
 			w.early = nil
 		}
@@ -69,7 +72,34 @@ func (w *wire) Read(p []byte) (int, error) {
 		}
 		w.sniff = false
 	}
+	w.keepEnd(p[:n])
 	return n, err
+}
+
+// An alert in the clear (RFC 8446 sections 5.1 and 6): type, legacy version, length, level, description.
+const (
+	recordAlert = 21
+	alertRecord = 5 + 2
+)
+
+// keepEnd remembers the last bytes of what a client sends in its handshake.
+func (w *wire) keepEnd(p []byte) {
+	if !w.shake {
+		return
+	}
+	p = p[max(0, len(p)-alertRecord):]
+	copy(w.end[:], w.end[len(p):])
+	copy(w.end[alertRecord-len(p):], p)
+}
+
+// plainAlert is the alert in the clear that the client's handshake ended with. In
+// TLS 1.3 a client that refuses our certificate may not have begun to encrypt
+// (OpenSSL has not), and crypto/tls, which has, calls its alert a record with a bad
+// MAC. Nothing vouches for what it says, so it gives a failure its name and decides
+// nothing.
+func (w *wire) plainAlert() (tls.AlertError, bool) {
+	e := &w.end
+	return tls.AlertError(e[6]), e[0] == recordAlert && e[1] == 3 && e[2] == 3 && e[3] == 0 && e[4] == 2 && (e[5] == 1 || e[5] == 2)
 }
 
 func (w *wire) Write(p []byte) (int, error) {
