@@ -239,7 +239,7 @@ func (cl *h2client) lingers() {
 	_ = cl.ctl.Flush()
 	piece, _ := pieces.Get().(*[]byte)
 	defer pieces.Put(piece)
-	lingerRead(cl.r.Body, cl.ctl.SetReadDeadline, *piece, cl.s.now)
+	lingerRead(cl.r.Body, cl.ctl.SetReadDeadline, lingerStallH2, *piece, cl.s.now)
 }
 
 func (cl *h2client) upgrade(*exchange, *upstream.Response) *refusal {

@@ -323,10 +323,15 @@ func (c *conn) refuseConnect(why *refusal) {
 // lingerWait, as long as it does not pause for lingerStall, and lingerBytes at
 // most. Closing at once would send a reset, and a reset can overtake the answer
 // (RFC 9112 section 9.6); many clients read nothing before they have sent all.
+//
+// A pause over HTTP/2 is shorter. Go's client stops to send when it sees a refusal,
+// says nothing, and waits for the end of the stream, as long as we do; a client that
+// waits for its window goes on as soon as what it sent was read.
 const (
-	lingerWait  = 10 * time.Second
-	lingerStall = time.Second
-	lingerBytes = 64 << 20
+	lingerWait    = 10 * time.Second
+	lingerStall   = time.Second
+	lingerStallH2 = 250 * time.Millisecond
+	lingerBytes   = 64 << 20
 )
 
 func (c *conn) lingers(w writer) {
@@ -342,13 +347,14 @@ func (c *conn) lingers(w writer) {
 	}
 	piece, _ := pieces.Get().(*[]byte)
 	defer pieces.Put(piece)
-	lingerRead(tcp, tcp.SetReadDeadline, *piece, c.s.now)
+	lingerRead(tcp, tcp.SetReadDeadline, lingerStall, *piece, c.s.now)
 }
 
-func lingerRead(r io.Reader, deadline func(time.Time) error, piece []byte, now func() time.Time) {
+// lingerRead returns as soon as r ends.
+func lingerRead(r io.Reader, deadline func(time.Time) error, stall time.Duration, piece []byte, now func() time.Time) {
 	end := now().Add(lingerWait)
 	for n := 0; n < lingerBytes && now().Before(end); {
-		_ = deadline(now().Add(lingerStall))
+		_ = deadline(now().Add(stall))
 		m, err := r.Read(piece)
 		if err != nil {
 			return
