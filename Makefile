@@ -8,6 +8,8 @@ GO      ?= go
 BIN     ?= bin
 FUZZ    ?= 60s
 KILLS   ?= 200
+# Where tests leave what they covered; by default nowhere. cover reads it, or makes one.
+COVERPROFILE ?=
 SOAK    ?= 30m
 GOLANGCI ?= golangci-lint
 # Where fuzz targets are: beside fuzz/, those that need what is not exported.
@@ -25,10 +27,11 @@ build: ## the static, stripped binaries, into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $(BIN)/ ./cmd/...
 
 test: ## all tests; needs Go and nothing else
-	$(GO) test ./...
+	$(GO) test $(if $(COVERPROFILE),-coverprofile=$(COVERPROFILE)) ./...
 
+# Without GORACE each program waits a second at its end for races to come; scripts start hundreds.
 race: ## all tests under the race detector; needs a C compiler
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	CGO_ENABLED=1 GORACE="atexit_sleep_ms=50 $$GORACE" $(GO) test -race -timeout 20m ./...
 
 lint: ## go vet, also of the nested modules, and golangci-lint
 	$(GO) vet ./...
@@ -92,7 +95,7 @@ crosscheck: ## our formats against other implementations: Python's verify_chain,
 	$(GO) test -tags 'python openssl' ./certs/... ./internal/audit/... ./internal/podca/...
 
 cover: ## coverage, with the floors that the project sets itself
-	GO='$(GO)' .ci/cover
+	GO='$(GO)' .ci/cover $(COVERPROFILE)
 
 check: test lint checkgenerate fuzz-seeds ## what to run before a push
 

@@ -80,6 +80,7 @@ const (
 	engineAPI   = "api/engine/v1"
 
 	harnessNetns = "internal/enginetest/netns"
+	harnessRace  = "internal/enginetest/race"
 )
 
 // rows is the map. Keys are directories of the module.
@@ -147,6 +148,7 @@ func rows() map[string]row {
 		"internal":            {},
 		"internal/enginetest": {ours: []string{anyOurs}},
 		harnessNetns:          {modules: []string{nftables, xSys}},
+		harnessRace:           {},
 		"fuzz":                {tests: []string{anyOurs, kubeAPI, kubeMachine, applyPatch, miekgDNS, http2}},
 		"deploy/demo":         {ours: []string{anyOurs}},
 	}
@@ -154,7 +156,7 @@ func rows() map[string]row {
 
 // everyTest is what any test file may import besides its row.
 func everyTest() []string {
-	return []string{goleak, goInternal, goCmp, "internal/enginetest", harnessNetns}
+	return []string{goleak, goInternal, goCmp, "internal/enginetest", harnessNetns, harnessRace}
 }
 
 // pure lists the standard packages that a package must not know: what keeps

@@ -77,6 +77,10 @@ func heedSignals(t *testing.T) {
 	}
 }
 
+// harnessEnv are the variables by which go test tells programs what to do: where
+// coverage goes, and how the race detector behaves.
+func harnessEnv() []string { return []string{"GOCOVERDIR", "GORACE"} }
+
 // script is a command of a testscript.
 type script = func(ts *testscript.TestScript, neg bool, args []string)
 
@@ -97,7 +101,9 @@ func runScripts(t *testing.T, dir string, more map[string]script) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
-			e.Setenv("GOCOVERDIR", os.Getenv("GOCOVERDIR"))
+			for _, name := range harnessEnv() {
+				e.Setenv(name, os.Getenv(name))
+			}
 			e.Values[serverKey{}] = new(server)
 			e.Values[planeKey{}] = new(*plane)
 			return nil
@@ -212,8 +218,11 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	*s = server{}
 	env := []string{
-		"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"), "TMPDIR=" + ts.Getenv("TMPDIR"), "GOCOVERDIR=" + ts.Getenv("GOCOVERDIR"),
+		"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"), "TMPDIR=" + ts.Getenv("TMPDIR"),
 		envPrefix + "LISTEN=127.0.0.1:0", envPrefix + "ADMIN_LISTEN=127.0.0.1:0",
+	}
+	for _, name := range harnessEnv() {
+		env = append(env, name+"="+ts.Getenv(name))
 	}
 	for len(args) > 0 && !strings.HasPrefix(args[0], "-") && strings.Contains(args[0], "=") {
 		env, args = append(env, args[0]), args[1:]

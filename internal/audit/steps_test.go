@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/arpitcoder/aegrail-engine/internal/checkpoint"
+	"github.com/arpitcoder/aegrail-engine/internal/enginetest/race"
 )
 
 // witness is what those outside know of a log: the requests whose decision was
@@ -69,6 +70,7 @@ func live(c Config, from uint64, w *witness) error {
 // there, the chain and its checkpoints verify, and what was published outside is
 // continued.
 func TestL05ACrashAtEveryOperation(t *testing.T) {
+	t.Parallel()
 	s := signer(t)
 	for _, durability := range []Durability{Written, Strict} {
 		for _, before := range beginnings(t, s) {
@@ -79,7 +81,7 @@ func TestL05ACrashAtEveryOperation(t *testing.T) {
 				if first.steps < 20 {
 					t.Fatalf("only %d operations", first.steps)
 				}
-				for n := 1; n <= first.steps; n++ {
+				for n := 1; n <= first.steps; n += race.Step(5) {
 					for _, part := range []int{0, 60} { // all of it: the state before the next operation
 						d := before.disk.killed()
 						d.crash, d.part = n, part
@@ -108,6 +110,7 @@ func TestL05ACrashAtEveryOperation(t *testing.T) {
 // is not there in the end, the log takes records again by itself, and the chain
 // verifies.
 func TestL04AnErrorAtEveryOperation(t *testing.T) {
+	t.Parallel()
 	s := signer(t)
 	for _, row := range []struct {
 		name       string
@@ -121,7 +124,7 @@ func TestL04AnErrorAtEveryOperation(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			for _, before := range beginnings(t, s) {
-				for n, last := 1, false; !last; n++ {
+				for n, last := 1, false; !last; n += race.Step(5) {
 					w := witness{acked: slices.Clone(before.known.acked), known: before.known.known}
 					d := before.disk.killed()
 					d.crash, d.part, d.fault, d.lossy = n, 60, row.fault, row.lossy
@@ -321,6 +324,7 @@ func beginnings(t *testing.T, s *checkpoint.Signer) []beginning {
 // TestL05KilledAtEveryByteOfACheckpoint cuts logs that end with checkpoints,
 // in one file and behind segments, at every offset of their last two records.
 func TestL05KilledAtEveryByteOfACheckpoint(t *testing.T) {
+	t.Parallel()
 	s := signer(t)
 	for name, size := range map[string]int64{"in one file": 1 << 20, "behind segments": 5 << 10, "behind a header": 1} {
 		t.Run(name, func(t *testing.T) {
@@ -339,7 +343,7 @@ func TestL05KilledAtEveryByteOfACheckpoint(t *testing.T) {
 			if n := len(ends) - 1; (n < 4) != (size == 1) {
 				t.Fatalf("the file has %d records", n)
 			}
-			for cut := ends[max(len(ends)-3, 0)]; cut <= len(data); cut++ {
+			for cut := ends[max(len(ends)-3, 0)]; cut <= len(data); cut += race.Step(7) {
 				d := whole.killed()
 				i := d.names[c.File]
 				i.data, i.synced = i.data[:cut], cut

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/arpitcoder/aegrail-engine/internal/enginetest/race"
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
 )
 
@@ -230,7 +231,9 @@ func TestConditionsAreBounded(t *testing.T) {
 	- {name: nested, hosts: [n.example], when: 'request.body.json.messages.all(m, m.content.all(c, c.type == "text"))'}
 	- {name: dyn, hosts: [dyn.example], when: 'request.body.json.flag'}`))
 	w.allowBody("https://x.example/", `{"items":[1,1]}`, json)
-	w.denyBody(policy.ConditionNotMet, "https://x.example/", `{"items":[`+strings.Repeat("1,", 400)+`1]}`, json)
+	if !race.Enabled { // a million steps of one goroutine
+		w.denyBody(policy.ConditionNotMet, "https://x.example/", `{"items":[`+strings.Repeat("1,", 400)+`1]}`, json)
+	}
 	w.allowBody("https://dyn.example/", `{"flag":true}`, json)
 	w.denyBody(policy.ConditionNotMet, "https://dyn.example/", `{"flag":1}`, json)
 	w.denyBody(policy.ConditionNotMet, "https://dyn.example/", `{"flag":null}`, json)

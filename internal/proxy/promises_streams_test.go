@@ -14,6 +14,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/arpitcoder/aegrail-engine/internal/enginetest"
+	"github.com/arpitcoder/aegrail-engine/internal/enginetest/race"
 )
 
 func TestPromise08StreamsStayStreams(t *testing.T) {
@@ -164,7 +165,8 @@ func heap() uint64 {
 // flatMemory sends and fetches a body many times larger than the memory that
 // client, engine and origin together may take for it.
 func flatMemory(t *testing.T, client func(*enginetest.Engine, testing.TB) *http.Client) {
-	const size, bound = 128 << 20, 32 << 20
+	const bound = 32 << 20
+	size := 128 << 20 / race.Step(2)
 	e := enginetest.Start(t, &enginetest.Options{
 		Policy: readPolicy,
 		Hosts: map[string]enginetest.Host{"allowed.test": {Answer: func(c *enginetest.OriginConn, r enginetest.Seen) {
@@ -184,14 +186,14 @@ func flatMemory(t *testing.T, client func(*enginetest.Engine, testing.TB) *http.
 	hc := client(e, t)
 	runtime.GC()
 	before := heap()
-	up := &gauge{left: size}
+	up := &gauge{left: int64(size)}
 	resp := open(t, hc, "POST", e.URL("allowed.test", "/up"), up)
 	if body, err := io.ReadAll(resp.Body); string(body) != fmt.Sprint(size) {
 		t.Errorf("the origin counted %q bytes, %v", body, err)
 	}
 	resp = open(t, hc, "GET", e.URL("allowed.test", "/down"), nil)
-	down := &gauge{left: size}
-	if n, err := io.Copy(down, resp.Body); n != size || err != nil {
+	down := &gauge{left: int64(size)}
+	if n, err := io.Copy(down, resp.Body); n != int64(size) || err != nil {
 		t.Errorf("%d bytes came, %v", n, err)
 	}
 	for what, most := range map[string]uint64{"up": up.most, "down": down.most} {
