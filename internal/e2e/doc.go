@@ -31,8 +31,9 @@
 // One pod is written by hand and served by the chart without control
 // (deploy/manifests/plain-agent.yaml), the others are injected. Agents are root,
 // and run the program agent/, which knows nothing of the engine or does
-// everything to get around it. Tests have the rows of the catalogue of attacks in
-// their names: E are escapes from a pod, K is the CA.
+// everything to get around it; one is Debian's Node with testdata/load.js. Tests
+// have the rows of the catalogue of attacks in their names: E are escapes from a
+// pod, K is the CA.
 //
 // # What a real cluster has and this one has not
 //

@@ -32,18 +32,23 @@ func loadFrom(t *testing.T, a agent) *load {
 		l.done <- err
 	}()
 	t.Cleanup(func() { l.agent.touch(l.stop) })
-	// It is under way once something of it has arrived.
-	before := len(suite.origins.arrived(anything))
-	await(t, "the load arrives", func(context.Context) error {
-		if len(suite.origins.arrived(anything)) < before+20 {
-			return fmt.Errorf("fewer than 20 requests so far")
-		}
-		return nil
-	})
+	moreArrive(t, "the load arrives", anything) // it is under way then
 	return l
 }
 
 func anything(seen) bool { return true }
+
+// moreArrive waits until more requests that match have arrived than had before.
+func moreArrive(t *testing.T, what string, match func(seen) bool) {
+	t.Helper()
+	before := len(suite.origins.arrived(match))
+	await(t, what, func(context.Context) error {
+		if n := len(suite.origins.arrived(match)) - before; n < 20 {
+			return fmt.Errorf("%d requests since", n)
+		}
+		return nil
+	})
+}
 
 func (a agent) touch(file string) error {
 	_, err := shellLine(a, "touch "+file)

@@ -183,7 +183,15 @@ func prepare() error {
 			agent.links["/bin/"+a] = "busybox"
 		}
 	}
-	return writeImages(images("agent"), agent, image{tag: agentImage, entry: []string{"/agent"}})
+	if err := writeImages(images("agent"), agent, image{tag: agentImage, entry: []string{"/agent"}}); err != nil {
+		return err
+	}
+	node := layer{links: agent.links}
+	if node.files, err = nodeFiles(); err != nil {
+		return err
+	}
+	node.files["/bin/busybox"], node.files["/load.js"] = "/bin/busybox", "testdata/load.js"
+	return writeImages(images("node"), node, image{tag: nodeImage, entry: []string{"/usr/bin/node", "/load.js"}})
 }
 
 // connect waits for the API server.

@@ -48,18 +48,8 @@ spec:
   containers:
     - {name: agent, image: %q, args: [load, -stop, /tmp/stop, "https://%s/v1/chat/completions"]}
 `, a.pod, a.namespace, agentImage, modelHost))
-	arrives := func(what string) {
-		t.Helper()
-		before := len(suite.origins.arrived(anything))
-		await(t, what, func(context.Context) error {
-			if len(suite.origins.arrived(anything)) < before+20 {
-				return errors.New("fewer than 20 requests since")
-			}
-			return nil
-		})
-	}
 	ready(t, a.namespace, a.pod)
-	arrives("the load arrives")
+	moreArrive(t, "the load arrives", anything)
 
 	old, err := kubelet()
 	if err != nil {
@@ -75,9 +65,9 @@ spec:
 		}
 		return err
 	})
-	arrives("the load goes on")
+	moreArrive(t, "the load goes on", anything)
 	await(t, "the other kubelet has the pod", func(context.Context) error { return a.touch("/tmp/seen") })
-	arrives("the load goes on beside it")
+	moreArrive(t, "the load goes on beside it", anything)
 	records(t, a.log(t)) // kubelet removes it when the pod has ended
 
 	if err := a.touch("/tmp/stop"); err != nil {

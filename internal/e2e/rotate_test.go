@@ -61,12 +61,14 @@ func authorities(namespace string) ([]string, error) {
 	return strings.Fields(out), err
 }
 
-func TestK02TheRootsKeyIsChangedUnderLoadWithAnAgentThatStartedBefore(t *testing.T) {
+// Go and Node read what they trust once, when they start.
+func TestK02TheRootsKeyIsChangedUnderLoadWithAgentsThatStartedBefore(t *testing.T) {
 	const name, root1, root2 = "rotated", "aegrail-engine root 1", "aegrail-engine root 2"
 	labelled(t, name)
 	botIn(t, name)
 	before, after := agent{name, "bot", "agent"}, agent{name, "later", "agent"}
 	mustBundle(t, name, "1", root1)
+	node := nodeLoadIn(t, name)
 	l := loadFrom(t, before)
 
 	kubectl(t, "annotate", "namespace", name, "aegrail.io/rotate-root=1")
@@ -88,23 +90,28 @@ spec:
 	if got := before.root(t); got != root1 {
 		t.Errorf("the pod that started before is shown a chain to %q", got)
 	}
+	node.goesOn(t)
 
 	// Its engine needs another intermediate for a policy with one more host, and
 	// gets it from the root that the agent has read.
-	reloads := before.mustMetric(t, "aegrail_ca_reloads_total")
+	reloads, nodes := before.mustMetric(t, "aegrail_ca_reloads_total"), node.mustMetric(t, "aegrail_ca_reloads_total")
 	upgradeProduct(t, "--set", "policies.support-bot.rules[1].name=more", "--set", "policies.support-bot.rules[1].hosts[0]=more.model.example")
 	before.grows(t, "aegrail_ca_reloads_total", reloads)
+	node.grows(t, "aegrail_ca_reloads_total", nodes)
 	if got := before.root(t); got != root1 {
 		t.Errorf("with another intermediate, the pod that started before is shown a chain to %q", got)
 	}
+	node.goesOn(t)
 	l.end(t)
 	records(t, before.log(t))
+	records(t, node.log(t)) // kubelet removes it when the pod has ended
+	node.end(t)
 	if all, err := authorities(name); err != nil || len(all) != 6 {
 		t.Errorf("two generations are %v (%v), want a Certificate, an Issuer and a Secret of each", all, err)
 	}
 
 	l = loadFrom(t, after)
-	kubectl(t, "delete", "pod", "-n", name, before.pod)
+	kubectl(t, "delete", "pod", "-n", name, before.pod, node.pod)
 	upgradeProduct(t)
 	// A minute after the last pod of a generation (namespaces.RetireAfter).
 	if err := within(3*time.Minute, "the first generation is gone", func(context.Context) error {

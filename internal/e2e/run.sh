@@ -14,7 +14,7 @@ cd "$(dirname "$0")"
 go=${GO:-go}
 
 packages=(
-	busybox-static conntrack containerd containernetworking-plugins ethtool iproute2 iptables nftables runc socat
+	busybox-static conntrack containerd containernetworking-plugins ethtool iproute2 iptables nftables nodejs runc socat
 	ca-certificates mount procps util-linux
 )
 missing=()
