@@ -315,6 +315,14 @@ func TestE07NoPodIsAnnotatedOutOrIn(t *testing.T) {
 	wantRefused(t, "another engine", h.ask(PathValidatePod, question(t, "UPDATE pods", "support", engine, pod)), "spec.initContainers[aegrail-engine].image")
 
 	plain := podOf(t, simple)
+	less := pod.DeepCopy()
+	less.Spec.InitContainers[1].Resources.Limits = nil
+	wantRefused(t, "the engine is resized", h.ask(PathValidatePod, question(t, "UPDATE pods/resize", "support", less, pod)), "spec.initContainers[aegrail-engine].resources", "engine.resources")
+	more := pod.DeepCopy()
+	more.Spec.Containers[0].Resources.Limits = less.Spec.InitContainers[0].Resources.Limits
+	if answer := h.ask(PathValidatePod, question(t, "UPDATE pods/resize", "support", more, pod)); !answer.Allowed {
+		t.Errorf("a resize of the agent: %+v", answer)
+	}
 	wantRefused(t, "the mark is put on", h.ask(PathValidatePod, question(t, "UPDATE pods", "support", pod, plain)), "says that it is")
 	same := plain.DeepCopy()
 	same.Labels = map[string]string{"app": "bot"}

@@ -6,13 +6,13 @@ const (
 	// MatchMutatePod is, in a namespace without the label, a pod that asks, or an ephemeral container of a pod that is injected.
 	MatchMutatePod = "(" + toEphemeral + ") ? (" + wasMarked + ") : (" + asked + ")"
 
-	// MatchValidateNamespace is, in a namespace with the label, everything but updates that change nothing of ours and connections to containers
-	// that are not.
-	MatchValidateNamespace = "(" + toConnect + ") ? (" + oursConnected + ") : (" + toUpdate + ") ? (" + changed + ") : true"
+	// MatchValidateNamespace is, in a namespace with the label, everything but updates that change nothing of ours, resizes of pods without an
+	// engine and connections to containers that are not ours.
+	MatchValidateNamespace = "(" + toConnect + ") ? (" + oursConnected + ") : (" + toResize + ") ? (" + wasMarked + ") : (" + toUpdate + ") ? (" + changed + ") : true"
 
 	// MatchValidatePod is, in a namespace without the label, a pod that asks or that bears what only injected pods may bear; and
-	// the same updates and connections.
-	MatchValidatePod = "(" + toConnect + ") ? (" + oursConnected + ") : (" + toEphemeral + ") ? (" + wasMarked + ") : (" + toUpdate + ") ? (" + changed + ")" +
+	// the same updates, resizes and connections.
+	MatchValidatePod = "(" + toConnect + ") ? (" + oursConnected + ") : (" + toEphemeral + " || " + toResize + ") ? (" + wasMarked + ") : (" + toUpdate + ") ? (" + changed + ")" +
 		" : (" + asked + ") || (" + marked + ") || (" + tokened + ")"
 
 	// MatchBundle is a bundle of CAs. A collection is deleted without a name in the request.
@@ -23,6 +23,7 @@ const (
 const (
 	toConnect   = `request.operation == "CONNECT"`
 	toEphemeral = `request.?subResource.orValue("") == "ephemeralcontainers"`
+	toResize    = `request.?subResource.orValue("") == "resize"`
 	toUpdate    = `request.operation == "UPDATE" && request.?subResource.orValue("") == ""`
 
 	oursConnected = `object.?container.orValue("") in ["aegrail-engine", "aegrail-init"]`

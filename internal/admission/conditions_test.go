@@ -77,7 +77,7 @@ func TestConditionsSendWhatTheyShould(t *testing.T) {
 		p.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "d"}}}
 	}
 	token := podOf(t, "{metadata: {name: t}, spec: {containers: [], volumes: [{name: w, emptyDir: {}}, {name: x, projected: {}}, {name: v, projected: {sources: [{configMap: {name: c}}, {serviceAccountToken: {path: u}}, {serviceAccountToken: {audience: aegrail-control, path: t}}]}}]}}")
-	const create, update, ephemeral = "CREATE pods", "UPDATE pods", "UPDATE pods/ephemeralcontainers"
+	const create, update, ephemeral, resized = "CREATE pods", "UPDATE pods", "UPDATE pods/ephemeralcontainers", "UPDATE pods/resize"
 	exec := func(container string) corev1.PodExecOptions { return corev1.PodExecOptions{Container: container} }
 	for _, row := range []struct {
 		what, operation                           string
@@ -110,13 +110,17 @@ func TestConditionsSendWhatTheyShould(t *testing.T) {
 		{"one that hides the mark", ephemeral, edit(plain, debug), injected, true, true, true},
 		{"one of a plain pod", ephemeral, edit(plain, debug), plain, false, true, false},
 
+		{"a resize", resized, injected, injected, false, true, true},
+		{"one that hides the mark", resized, plain, injected, false, true, true},
+		{"one of a plain pod", resized, plain, plain, false, false, false},
+
 		{"exec into the agent", "CONNECT pods/exec", exec("agent"), nil, false, false, false},
 		{"exec into the only one", "CONNECT pods/exec", exec(""), nil, false, false, false},
 		{"exec into the engine", "CONNECT pods/exec", exec("aegrail-engine"), nil, false, true, true},
 		{"attach to aegrail-init", "CONNECT pods/attach", exec("aegrail-init"), nil, false, true, true},
 	} {
 		q := question(t, row.operation, "x", row.object, row.old)
-		if row.operation != "CONNECT pods/exec" && row.operation != "CONNECT pods/attach" {
+		if row.operation == create || row.operation == update || row.operation == ephemeral {
 			if got := matches(t, mutatePod, q); got != row.mutatePod {
 				t.Errorf("%s: MatchMutatePod is %v", row.what, got)
 			}

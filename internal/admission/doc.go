@@ -3,7 +3,7 @@
 // AdmissionReview counts as a refusal too, since the webhooks' failurePolicy is Fail.
 //
 //	POST /mutate-pod        CREATE of pods: the pod with the engine in it. UPDATE of pods/ephemeralcontainers: the new container, held
-//	POST /validate-pod      CREATE of pods: the final pod is as it was injected. UPDATE: it stays so. pods/ephemeralcontainers.
+//	POST /validate-pod      CREATE of pods: the final pod is as it was injected. UPDATE: it stays so. pods/ephemeralcontainers, pods/resize.
 //	                        CONNECT to pods/exec and pods/attach: into the engine's container only to read the log
 //	POST /validate-policy   ConfigMaps with policy: they compile, or the error names rule, field and line
 //	POST /validate-bundle   the bundle ConfigMaps: only control writes them
@@ -25,7 +25,7 @@
 //	  rules:  "" v1 pods CREATE; "" v1 pods/ephemeralcontainers UPDATE; scope Namespaced
 //	  reinvocationPolicy: IfNeeded    what a later webhook prepends is put behind the engine again
 //	ValidatingWebhookConfiguration, pods
-//	  rules:  "" v1 pods CREATE UPDATE; "" v1 pods/ephemeralcontainers UPDATE; "" v1 pods/exec pods/attach CONNECT; scope Namespaced
+//	  rules:  "" v1 pods CREATE UPDATE; "" v1 pods/ephemeralcontainers pods/resize UPDATE; "" v1 pods/exec pods/attach CONNECT; scope Namespaced
 //	ValidatingWebhookConfiguration, ConfigMaps
 //	  policy  namespaceSelector: kubernetes.io/metadata.name In control's; objectSelector: aegrail.io/policy=true; configmaps CREATE UPDATE
 //	  bundle  matchConditions: MatchBundle; configmaps CREATE UPDATE DELETE

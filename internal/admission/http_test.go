@@ -105,7 +105,7 @@ func TestWhatCannotBeDecidedIsRefused(t *testing.T) {
 		"no object":                     {question(t, "CREATE pods", "support", nil, nil), "reading the pod"},
 		"another group":                 {other, "configuration"},
 		"another operation":             {question(t, "DELETE pods", "support", nil, podOf(t, simple)), "DELETE of v1 pods is nothing"},
-		"another subresource":           {question(t, "UPDATE pods/resize", "support", podOf(t, simple), podOf(t, simple)), "pods/resize"},
+		"another subresource":           {question(t, "UPDATE pods/status", "support", podOf(t, simple), podOf(t, simple)), "pods/status"},
 		"an update of nothing":          {question(t, "UPDATE pods/ephemeralcontainers", "support", podOf(t, simple), nil), "as it was"},
 	} {
 		for _, path := range []string{PathMutatePod, PathValidatePod, PathValidatePolicy, PathValidateBundle} {

@@ -16,6 +16,7 @@ const notEnforced = "aegrail: NOT ENFORCED: enforcement is advisory; an agent th
 
 const (
 	ephemeral  = "ephemeralcontainers"
+	resize     = "resize"
 	enableWith = "label the namespace: kubectl label namespace %s " + inject.LabelInject + "=" + inject.InjectNamespace
 )
 
@@ -68,7 +69,7 @@ func (o *Options) validatePod(ctx context.Context, req *admissionv1.AdmissionReq
 			return verdict{}, err
 		}
 		return verdict{}, o.validateNew(ctx, req.Namespace, pod)
-	case is(req, "pods", "", admissionv1.Update), is(req, "pods", ephemeral, admissionv1.Update):
+	case is(req, "pods", "", admissionv1.Update), is(req, "pods", ephemeral, admissionv1.Update), is(req, "pods", resize, admissionv1.Update):
 		before, after, err := decodeUpdate(req)
 		if err != nil {
 			return verdict{}, err
@@ -108,6 +109,8 @@ func validateUpdate(req *admissionv1.AdmissionRequest, before, after *corev1.Pod
 		return inject.CheckUnmarked(&corev1.Pod{ObjectMeta: after.ObjectMeta})
 	case req.SubResource == ephemeral:
 		return inject.CheckEphemeral(withEphemeral(before, after))
+	case req.SubResource == resize:
+		return inject.CheckResize(before, after)
 	default:
 		return inject.CheckUpdate(before, after)
 	}

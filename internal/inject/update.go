@@ -41,6 +41,36 @@ func CheckUpdate(before, after *corev1.Pod) error {
 	return r.err()
 }
 
+// CheckResize says whether an injected pod may be resized from before to after. Of that the API server takes resources, resize policies
+// and the size of volumes in memory. The engine's stay: who takes its memory has it killed with requests under way, and who
+// changes the policy restarts it.
+func CheckResize(before, after *corev1.Pod) error {
+	const fix = "leave it as it was, and set engine.resources in the chart's values for pods that are made from then on; of a VerticalPodAutoscaler, " +
+		"set the mode of the container to Off in its resourcePolicy"
+	var r Refusals
+	for i := range after.Spec.InitContainers {
+		is := &after.Spec.InitContainers[i]
+		j := slices.IndexFunc(before.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == is.Name })
+		if j < 0 || !Ours(is.Name) {
+			continue
+		}
+		was, at := &before.Spec.InitContainers[j], field.NewPath("spec", "initContainers").Key(is.Name)
+		if !equality.Semantic.DeepEqual(was.Resources, is.Resources) {
+			r.add(at.Child("resources"), "the engine's resources stay as they were when the pod was made", fix)
+		}
+		if !equality.Semantic.DeepEqual(was.ResizePolicy, is.ResizePolicy) {
+			r.add(at.Child("resizePolicy"), "the engine's resize policy stays as it was when the pod was made", fix)
+		}
+	}
+	for i, is := range after.Spec.Volumes {
+		j := slices.IndexFunc(before.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == is.Name })
+		if j >= 0 && OurVolume(is.Name) && !equality.Semantic.DeepEqual(before.Spec.Volumes[j], after.Spec.Volumes[i]) {
+			r.add(field.NewPath("spec", "volumes").Key(is.Name), "the engine's volumes stay as they were when the pod was made", "leave it as it was")
+		}
+	}
+	return r.err()
+}
+
 // CheckUnmarked refuses what only an injected pod may have: our marks, and a token that speaks for an engine.
 func CheckUnmarked(pod *corev1.Pod) error {
 	const fix = "remove it: it is set when a pod is injected; label the namespace " + LabelInject + "=" + InjectNamespace + ", or the pod " + LabelInject + "=" + InjectPod

@@ -2,11 +2,14 @@ package inject
 
 import (
 	"errors"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
 )
 
@@ -50,6 +53,40 @@ func TestWhatIsNotTheEnginesMayChange(t *testing.T) {
 	container(t, after, "agent").Image = "registry.example/bot:8" // it says which user runs it
 	container(t, after, "fetch-model").Image = "registry.example/fetch:2"
 	if err := CheckUpdate(before, after); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheEngineIsNotResized(t *testing.T) {
+	type pod = corev1.Pod
+	less := corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Mi")}
+	restart := []corev1.ContainerResizePolicy{{ResourceName: corev1.ResourceCPU, RestartPolicy: corev1.RestartContainer}}
+	for what, row := range map[string]struct {
+		field string
+		do    func(*pod)
+	}{
+		"the engine's memory is taken": {"spec.initContainers[aegrail-engine].resources", func(p *pod) { p.Spec.InitContainers[1].Resources.Limits = less }},
+		"its limit is lifted":          {"spec.initContainers[aegrail-engine].resources", func(p *pod) { p.Spec.InitContainers[1].Resources.Limits = nil }},
+		"a resize is to restart it":    {"spec.initContainers[aegrail-engine].resizePolicy", func(p *pod) { p.Spec.InitContainers[1].ResizePolicy = restart }},
+		"aegrail-init's memory":        {"spec.initContainers[aegrail-init].resources", func(p *pod) { p.Spec.InitContainers[0].Resources.Limits = less }},
+		"the log's volume": {"spec.volumes[aegrail-log]", func(p *pod) {
+			i := slices.IndexFunc(p.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == VolumeLog })
+			p.Spec.Volumes[i].EmptyDir.SizeLimit = new(resource.MustParse("1Ki"))
+		}},
+	} {
+		before := injected(t, "job")
+		after := before.DeepCopy()
+		row.do(after)
+		wantField(t, what, CheckResize(before, after), row.field)
+	}
+	before := injected(t, "rich")
+	after := before.DeepCopy()
+	container(t, after, "agent").Resources.Limits = less
+	container(t, after, "agent").ResizePolicy = restart
+	// The same quantity in other words.
+	limits := after.Spec.InitContainers[1].Resources.Limits
+	limits[corev1.ResourceMemory] = resource.MustParse(strconv.FormatInt(limits.Memory().Value(), 10))
+	if err := CheckResize(before, after); err != nil {
 		t.Error(err)
 	}
 }
