@@ -60,23 +60,28 @@ func TestPodsThatNothingHoldsAreCountedAndNamedOnce(t *testing.T) {
 	}
 }
 
-// TestNamespacesThatWaitAreCounted follows what the leader says of namespaces.
-func TestNamespacesThatWaitAreCounted(t *testing.T) {
+// TestNamespacesThatAreNotAsTheyShouldBeAreCounted follows what the leader says of namespaces.
+func TestNamespacesThatAreNotAsTheyShouldBeAreCounted(t *testing.T) {
 	c := newCounters()
 	for i, step := range []struct {
-		name  string
-		state namespaces.State
-		want  int
+		name              string
+		state             namespaces.State
+		unready, released int
 	}{
-		{"support", namespaces.NotReady, 1},
-		{"support", namespaces.NotReady, 1},
-		{"sales", namespaces.NotReady, 2},
-		{"support", namespaces.Ready, 1},
-		{"sales", namespaces.Gone, 0},
+		{"support", namespaces.NotReady, 1, 0},
+		{"support", namespaces.NotReady, 1, 0},
+		{"sales", namespaces.NotReady, 2, 0},
+		{"support", namespaces.Ready, 1, 0},
+		{"support", namespaces.Released, 1, 1},
+		{"sales", namespaces.Gone, 0, 1},
+		{"support", namespaces.Gone, 0, 0},
 	} {
 		c.namespace(step.name, step.state)
-		if _, body := get(c.handler(), "/metrics"); !strings.Contains(body, fmt.Sprintf("aegrail_control_namespaces_unready %d\n", step.want)) {
-			t.Errorf("step %d: the metric is not %d", i, step.want)
+		_, body := get(c.handler(), "/metrics")
+		for name, want := range map[string]int{"unready": step.unready, "released": step.released} {
+			if !strings.Contains(body, fmt.Sprintf("aegrail_control_namespaces_%s %d\n", name, want)) {
+				t.Errorf("step %d: %s is not %d", i, name, want)
+			}
 		}
 	}
 }

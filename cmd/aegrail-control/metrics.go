@@ -22,9 +22,10 @@ type counters struct {
 	policy     prometheus.Gauge
 	unheld     prometheus.Gauge
 	unready    prometheus.Gauge
+	released   prometheus.Gauge
 
-	mu      sync.Mutex
-	waiting map[string]bool // :: namespaces that want a CA and have none; guarded by mu
+	mu     sync.Mutex
+	states map[string]namespaces.State // :: namespaces that have a CA or want one; guarded by mu
 }
 
 func newCounters() *counters {
@@ -52,9 +53,12 @@ func newCounters() *counters {
 		unready: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "aegrail_control_namespaces_unready", Help: "Namespaces that want a CA and have none, as the leader sees it.",
 		}),
-		waiting: map[string]bool{},
+		released: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "aegrail_control_namespaces_released", Help: "Namespaces that lost the label by which living pods of them were injected, as the leader sees it.",
+		}),
+		states: map[string]namespaces.State{},
 	}
-	c.registry.MustRegister(c.admissions, c.admitting, c.calls, c.loads, c.policy, c.unheld, c.unready,
+	c.registry.MustRegister(c.admissions, c.admitting, c.calls, c.loads, c.policy, c.unheld, c.unready, c.released,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return c
 }
@@ -70,16 +74,26 @@ func (c *counters) admitted(o admission.Observation) {
 
 func (c *counters) called(outcome string) { c.calls.WithLabelValues(outcome).Inc() }
 
-// namespace notes whether a namespace has what it wants.
+// namespace notes how a namespace is.
 func (c *counters) namespace(name string, s namespaces.State) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s == namespaces.NotReady {
-		c.waiting[name] = true
-	} else {
-		delete(c.waiting, name)
+	c.states[name] = s
+	if s == namespaces.Gone {
+		delete(c.states, name)
 	}
-	c.unready.Set(float64(len(c.waiting)))
+	unready, released := 0, 0
+	for _, s := range c.states {
+		switch s {
+		case namespaces.NotReady:
+			unready++
+		case namespaces.Released:
+			released++
+		case namespaces.Ready, namespaces.Gone:
+		}
+	}
+	c.unready.Set(float64(unready))
+	c.released.Set(float64(released))
 }
 
 // loaded counts one load that brought news.

@@ -35,6 +35,13 @@
 // carries its number any more. Another issuer begins a generation, and so does
 // a key that was lost or replaced: then the pods before it have to be restarted.
 //
+// # A label that is taken off
+//
+// The CA stays for the pods that were injected before. As long as one of them
+// lives that had not asked for injection itself, the namespace is reported as
+// released, in an Event too: whoever took the label off has pods start there
+// that nothing holds.
+//
 // # What an issuer returns is checked
 //
 // Whatever kind it is, what it signs must be a CA that may sign, with the key
@@ -155,6 +162,10 @@ const (
 	Ready    State = "ready"
 	NotReady State = "not_ready"
 	Gone     State = "gone"
+
+	// Released is ready or not, and without the label by which living pods of it
+	// were injected: what starts there runs without an engine.
+	Released State = "released"
 )
 
 // Reconciler makes namespaces what their labels say. One replica at a time runs it.
@@ -164,6 +175,7 @@ type Reconciler struct {
 	mu   sync.Mutex
 	idle map[string]time.Time // :: object's name → since when nobody uses it; guarded by mu
 	made map[string]bool      // :: namespace → something was made for it; guarded by mu
+	free map[string]bool      // :: namespaces that were said to be released; guarded by mu
 }
 
 // New refuses options with which a namespace would be left in the dark.
@@ -184,7 +196,7 @@ func New(o Options) (*Reconciler, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Reconciler{Options: o, idle: map[string]time.Time{}, made: map[string]bool{}}, nil
+	return &Reconciler{Options: o, idle: map[string]time.Time{}, made: map[string]bool{}, free: map[string]bool{}}, nil
 }
 
 // unused notes that nobody uses something, and reports whether that is so for

@@ -192,11 +192,7 @@ func (r *Reconciler) remember(ctx context.Context, g *generation) error {
 
 // condition sets the namespace's condition, and makes an Event of a change.
 func (r *Reconciler) condition(ctx context.Context, ns *corev1.Namespace, status corev1.ConditionStatus, reason, message string) error {
-	state := NotReady
-	if status == corev1.ConditionTrue {
-		state = Ready
-	}
-	r.Report(ns.Name, state)
+	reported := r.report(ctx, ns, status)
 	next := ns.DeepCopy()
 	at := conditionAt(next)
 	want := corev1.NamespaceCondition{Type: inject.ConditionReady, Status: status, Reason: reason, Message: message, LastTransitionTime: r.transition()}
@@ -206,7 +202,7 @@ func (r *Reconciler) condition(ctx context.Context, ns *corev1.Namespace, status
 			want.LastTransitionTime = have.LastTransitionTime
 		}
 		if have == want {
-			return nil
+			return reported
 		}
 		next.Status.Conditions[at] = want
 	} else {
@@ -221,9 +217,9 @@ func (r *Reconciler) condition(ctx context.Context, ns *corev1.Namespace, status
 		r.Logger.Info("the CA of a namespace", "namespace", ns.Name, "ready", status, "reason", reason, "message", message)
 	}
 	if err := r.Client.Status().Patch(ctx, next, client.StrategicMergeFrom(ns)); err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("setting the condition of %s: %w", ns.Name, err)
+		return errors.Join(reported, fmt.Errorf("setting the condition of %s: %w", ns.Name, err))
 	}
-	return nil
+	return reported
 }
 
 // conditionAt is the place of our condition among a namespace's, -1 if it has none.

@@ -329,6 +329,42 @@ func TestWithoutItsLabelANamespaceKeepsItsCAForItsPods(t *testing.T) {
 	}
 }
 
+// TestALabelThatIsTakenOffUnderInjectedPodsIsTold: what starts there from then on nobody holds.
+func TestALabelThatIsTakenOffUnderInjectedPodsIsTold(t *testing.T) {
+	asked, annotated := agent("asked", 1, corev1.PodRunning), agent("annotated", 1, corev1.PodRunning)
+	asked.Labels[inject.LabelInject], annotated.Annotations[inject.LabelInject] = inject.InjectPod, inject.InjectPod
+	w := newWorld(t, namespaces.Options{}, namespace("support", injected(), nil), agent("bot", 1, corev1.PodRunning), agent("done", 1, corev1.PodSucceeded), asked, annotated)
+	w.settle("support")
+	w.told()
+	ns := &corev1.Namespace{}
+	becomes := func(what string, want namespaces.State, event bool, labels map[string]string) {
+		t.Helper()
+		w.edit(ns, "", "support", func() { ns.Labels = labels })
+		w.reconcile("support")
+		if got := w.states["support"]; got != want {
+			t.Errorf("%s: it is %s, want %s", what, got, want)
+		}
+		if told := w.told(); strings.Contains(told, "InjectionReleased") != event {
+			t.Errorf("%s: events %q", what, told)
+		}
+	}
+	becomes("with the label", namespaces.Ready, false, injected())
+	becomes("without the label", namespaces.Released, true, nil)
+	becomes("still without it", namespaces.Released, false, nil)
+	becomes("with the label again", namespaces.Ready, false, injected())
+	becomes("where pods ask themselves from now on", namespaces.Released, true, map[string]string{namespaces.LabelCA: "enabled"})
+	becomes("with a value that lets no pod be made", namespaces.Ready, false, map[string]string{inject.LabelInject: "yes", namespaces.LabelCA: "enabled"})
+	w.delete(&corev1.Pod{}, "support", "bot")
+	becomes("when the last such pod is gone", namespaces.Ready, false, map[string]string{namespaces.LabelCA: "enabled"})
+	if log := w.log.String(); strings.Count(log, "lost the label") != 2 {
+		t.Errorf("the log says %s", log)
+	}
+	w.fail["list PodList"] = errors.New("no pods today")
+	if _, err := w.r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKey{Name: "support"}}); err == nil || !strings.Contains(err.Error(), "no pods today") {
+		t.Errorf("pods that cannot be listed: %v", err)
+	}
+}
+
 func TestANamespaceThatIsGoneLeavesNothing(t *testing.T) {
 	w := newWorld(t, namespaces.Options{}, namespace("support", injected(), nil))
 	w.settle("support")

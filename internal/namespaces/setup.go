@@ -43,7 +43,7 @@ func injectedPods() labels.Selector {
 	return labels.SelectorFromSet(labels.Set{inject.LabelInjected: "true"})
 }
 
-// slim leaves of a pod what tells its generation and whether it lives.
+// slim leaves of a pod what tells its generation, whether it lives, and whether it asked for injection itself.
 func slim(obj any) (any, error) {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
@@ -52,11 +52,22 @@ func slim(obj any) (any, error) {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion, DeletionTimestamp: pod.DeletionTimestamp,
-			Labels:      map[string]string{inject.LabelInjected: pod.Labels[inject.LabelInjected]},
-			Annotations: map[string]string{inject.AnnotationCAGeneration: pod.Annotations[inject.AnnotationCAGeneration]},
+			Labels:      only(pod.Labels, inject.LabelInjected, inject.LabelInject),
+			Annotations: only(pod.Annotations, inject.AnnotationCAGeneration, inject.LabelInject),
 		},
 		Status: corev1.PodStatus{Phase: pod.Status.Phase},
 	}, nil
+}
+
+// only is what all has by these names.
+func only(all map[string]string, names ...string) map[string]string {
+	out := map[string]string{}
+	for _, name := range names {
+		if value, has := all[name]; has {
+			out[name] = value
+		}
+	}
+	return out
 }
 
 // Setup has a manager run the Reconciler, on one replica at a time.

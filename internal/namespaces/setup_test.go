@@ -62,7 +62,7 @@ func TestAPodIsLookedAtForItsEnd(t *testing.T) {
 
 func TestTheCacheHoldsOfPodsWhatIsLookedAt(t *testing.T) {
 	full := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "support", Name: "bot", UID: "u", Labels: map[string]string{inject.LabelInjected: "true", "app": "x"}, Annotations: map[string]string{inject.AnnotationCAGeneration: "2", "secret": "x"}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "support", Name: "bot", UID: "u", Labels: map[string]string{inject.LabelInjected: "true", inject.LabelInject: "true", "app": "x"}, Annotations: map[string]string{inject.AnnotationCAGeneration: "2", "secret": "x"}},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "x"}}}, Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.0.0.1"},
 	}
 	out, err := slim(full)
@@ -70,7 +70,7 @@ func TestTheCacheHoldsOfPodsWhatIsLookedAt(t *testing.T) {
 	if err != nil || !ok || pod.Annotations[inject.AnnotationCAGeneration] != "2" || pod.Status.Phase != corev1.PodRunning || pod.Name != "bot" {
 		t.Errorf("%+v, %v", out, err)
 	}
-	if len(pod.Spec.Containers) > 0 || len(pod.Labels) != 1 || pod.Annotations["secret"] != "" || pod.Status.PodIP != "" {
+	if len(pod.Spec.Containers) > 0 || len(pod.Labels) != 2 || pod.Labels[inject.LabelInject] != "true" || pod.Annotations["secret"] != "" || pod.Status.PodIP != "" {
 		t.Errorf("more than is looked at: %+v", pod)
 	}
 	if other, err := slim("x"); err != nil || other != "x" {
