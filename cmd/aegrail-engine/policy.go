@@ -22,7 +22,8 @@ func policyCommand(w *world) *cobra.Command {
 }
 
 func policyCheckCommand(w *world) *cobra.Command {
-	return &cobra.Command{
+	var served bool
+	c := &cobra.Command{
 		Use:   "check FILE…",
 		Short: "Load policy files and say what is wrong with them",
 		Long: "Load each file as serve would. What does not load is printed with line, column, what was\n" +
@@ -31,7 +32,7 @@ func policyCheckCommand(w *world) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			var failed bool
 			for _, name := range args {
-				file := policyFile{name: name, options: policy.Options{AnyAgent: true}}
+				file := policyFile{name: name, options: policy.Options{AnyAgent: !served}, served: served}
 				c, err := file.load()
 				if err != nil {
 					failed = true
@@ -57,6 +58,8 @@ func policyCheckCommand(w *world) *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&served, "served", false, "load each file as aegrail-control would: every policy names agents, and none a file")
+	return c
 }
 
 // mustLoad loads the policy that a command cannot do without.

@@ -18,6 +18,7 @@ import (
 type policyFile struct {
 	name    string
 	options policy.Options // without Files
+	served  bool           // read as aegrail-control does, which has no files that engines have
 
 	mu    sync.Mutex
 	read  []string          // what the last load read; guarded by mu
@@ -58,14 +59,21 @@ func (p *policyFile) reload() (c compiled, changed bool, err error) {
 		}
 	}
 	options := p.options
-	options.Files = func(name string) ([]byte, error) {
+	if !p.served {
+		options.Files = p.beside(sum)
+	}
+	c.set, c.warnings, err = policy.Compile(c.docs, options)
+	return c, p.settle(sum, err), badInput(err)
+}
+
+// beside reads files that are named relative to the policy's.
+func (p *policyFile) beside(sum hash.Hash) func(name string) ([]byte, error) {
+	return func(name string) ([]byte, error) {
 		if !filepath.IsAbs(name) {
 			name = filepath.Join(filepath.Dir(p.name), name)
 		}
 		return p.take("roots of a rule", name, sum)
 	}
-	c.set, c.warnings, err = policy.Compile(c.docs, options)
-	return c, p.settle(sum, err), badInput(err)
 }
 
 // take reads a file and remembers that it was part of the policy.

@@ -67,9 +67,6 @@ type Options struct {
 	// Writers are the users who may write bundles: control's service accounts, as system:serviceaccount:NAMESPACE:NAME.
 	Writers []string
 
-	// Files reads the rootsFile of a policy. Without it a policy that has one is refused.
-	Files func(name string) ([]byte, error)
-
 	Logger *slog.Logger
 
 	// Observe, if not nil, is told of every answer. It is called by many at once and must not block.

@@ -42,7 +42,7 @@ func (o *Options) validatePolicy(ctx context.Context, req *admissionv1.Admission
 		}
 		docs = append(docs, some...)
 	}
-	_, warnings, err := policy.Compile(docs, policy.Options{Files: o.Files})
+	_, warnings, err := policy.Compile(docs, policy.Options{})
 	if err != nil {
 		return verdict{}, refusal{err}
 	}

@@ -1,7 +1,6 @@
 package admission
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
@@ -64,7 +63,7 @@ func TestAPolicyThatDoesNotCompileIsRefusedWithItsPlace(t *testing.T) {
 		"a method":          {edit("[POST]", "[post it]"), []string{"data[policy.yaml]:9:", "methods"}},
 		"a condition":       {edit("methods: [POST]", "when: 'request.nothing == 1'"), []string{"data[policy.yaml]:9:", "when"}},
 		"nobody's":          {edit("namespaces: [support]", ""), []string{"agents"}},
-		"a file":            {edit("methods: [POST]", "upstream: {rootsFile: /roots.pem}"), []string{"rootsFile"}},
+		"a file":            {edit("methods: [POST]", "upstream: {rootsFile: /roots.pem}"), []string{"data[policy.yaml]:9:", "spec.rules[0].upstream.rootsFile", "the engines' image"}},
 		"the same name":     {map[string]string{"a": goodPolicy, "b": goodPolicy}, []string{"bot"}},
 		"the second of two": {map[string]string{"a": goodPolicy, "b": "x: 1"}, []string{"data[b]"}},
 	} {
@@ -81,14 +80,6 @@ func TestAPolicyThatDoesNotCompileIsRefusedWithItsPlace(t *testing.T) {
 	if h.ask(PathValidatePolicy, broken).Allowed {
 		t.Error("a ConfigMap that cannot be read is let in")
 	}
-}
-
-func TestFilesThatAPolicyNamesAreRead(t *testing.T) {
-	h := newHook(t, func(o *Options) {
-		o.Files = func(name string) ([]byte, error) { return nil, errors.New("no such file in the image: " + name) }
-	})
-	data := map[string]string{"p": strings.Replace(goodPolicy, "methods: [POST]", "upstream: {rootsFile: /roots.pem}", 1)}
-	wantRefused(t, "a file", h.ask(PathValidatePolicy, question(t, "CREATE configmaps", "aegrail-system", policies(data), nil)), "no such file in the image: /roots.pem")
 }
 
 func TestTheBundleIsControlsAlone(t *testing.T) {

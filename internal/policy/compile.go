@@ -30,7 +30,8 @@ type Options struct {
 	// Observe makes every policy observe, and agents without a policy too.
 	Observe bool
 
-	// Files reads a rootsFile. It may be nil if no policy has one.
+	// Files reads a rootsFile. Nil: a policy that has one is refused, as where
+	// aegrail-control serves the policy, whose files no engine has.
 	Files func(name string) ([]byte, error)
 
 	// AllowHosts is an allowlist for every agent, from flags.
@@ -345,6 +346,11 @@ func (c *compiler) egress(r *rule, in *v1alpha1.Rule, out *outcome) *Egress {
 		e.SPKIPins = append(e.SPKIPins, hash)
 	}
 	if name := in.Upstream.RootsFile; name != "" {
+		if c.o.Files == nil {
+			c.fail(r, r.field+".upstream.rootsFile", fmt.Sprintf("%q would be a file in the container of each engine, and what aegrail-control serves names none", name), "",
+				"leave it out, and have the engines' image trust these roots too (in its /etc/ssl/certs/ca-certificates.crt)")
+			return e
+		}
 		file, err := c.rootsFile(name)
 		if err != nil {
 			c.fail(r, r.field+".upstream.rootsFile", err.Error(), "a PEM file with certificates", "")
@@ -376,9 +382,6 @@ func literalHosts(r *rule) []netip.Prefix {
 func (c *compiler) rootsFile(name string) (*rootsFile, error) {
 	if file, ok := c.roots[name]; ok {
 		return file, nil
-	}
-	if c.o.Files == nil {
-		return nil, fmt.Errorf("cannot be read: files are not available here")
 	}
 	pem, err := c.o.Files(name)
 	if err != nil {

@@ -137,6 +137,10 @@ func TestCompileValidatesWhatWasMadeInGo(t *testing.T) {
 	if _, _, err := policy.Compile(make([]v1alpha1.AgentPolicy, 0), policy.Options{Files: nil}); err != nil {
 		t.Error(err)
 	}
+	named := mustParse(t, rules("\n\t- {name: a, hosts: [a.example], upstream: {rootsFile: /etc/roots.pem}}"))
+	if _, _, err := policy.Compile(named, policy.Options{Files: nil}); err == nil || !strings.Contains(err.Error(), `policy.yaml:9:59: spec.rules[0].upstream.rootsFile: "/etc/roots.pem" would be a file in the container of each engine`) {
+		t.Errorf("a file where there is none: %v", err)
+	}
 }
 
 func TestWarnings(t *testing.T) {
