@@ -69,8 +69,8 @@ func (o *serveOptions) checkControl() error {
 	if o.observe {
 		return errors.New("--control and --observe: control gives an authority for what its policy allows, so say mode: observe there")
 	}
-	if o.listenTLS != "" && o.tlsCert == "" {
-		return errors.New("--control and --listen-tls: an authority from control signs for allowed hosts and not for the engine; use --listen, or give --listen-tls-cert and --listen-tls-key")
+	if o.listenTLS != "" && o.tlsCert == "" && !o.gateway {
+		return errors.New("--control and --listen-tls: an authority from control signs for allowed hosts and, but for a gateway, not for the engine; use --listen, or give --listen-tls-cert and --listen-tls-key")
 	}
 	return nil
 }

@@ -141,6 +141,11 @@ func (p *plane) rules(revision, text string) error {
 		for _, account := range []string{"bot", "other"} {
 			hosts = append(hosts, set.For(identity.Principal{Namespace: "support", ServiceAccount: account}).Inspected()...)
 		}
+		p.set(func() {
+			if p.gateway {
+				hosts = append(hosts, gatewayName)
+			}
+		})
 		if next.Template, err = templateFor(hosts); err != nil {
 			return err
 		}
@@ -152,6 +157,9 @@ func (p *plane) rules(revision, text string) error {
 	p.changed = make(chan struct{})
 	return nil
 }
+
+// gatewayName is what a gateway's authority is for besides the hosts of its policy.
+const gatewayName = "proxy.internal.test"
 
 func templateFor(hosts []string) (t link.Template, err error) {
 	if len(hosts) == 0 {

@@ -28,22 +28,23 @@ const defaultIdentity = "egress-proxy/v1"
 // serveOptions are the flags of serve as they were given. settings is what
 // they mean.
 type serveOptions struct {
-	policy, listen, listenTLS, listenTLSName string
-	transparent, dns, admin, pprof           string
-	caCert, caKey, caDir                     string
-	upstreamRoots, upstreamProxy             string
-	upstreamBypass, denyCIDRs                []string
-	auditFile, durability, digestKey         string
-	auditStdout                              bool
-	auditKey, rotateSize                     string
-	checkpointEvery, rotateAge               time.Duration
-	auditAnchors, auditSinks                 []string
-	auditKeep                                int
-	identity, rate                           string
-	maxRequests                              int64
-	observe                                  bool
-	leafCache                                int
-	logLevel, logFormat                      string
+	policy, listen, listenTLS        string
+	listenTLSNames                   []string
+	transparent, dns, admin, pprof   string
+	caCert, caKey, caDir             string
+	upstreamRoots, upstreamProxy     string
+	upstreamBypass, denyCIDRs        []string
+	auditFile, durability, digestKey string
+	auditStdout                      bool
+	auditKey, rotateSize             string
+	checkpointEvery, rotateAge       time.Duration
+	auditAnchors, auditSinks         []string
+	auditKeep                        int
+	identity, rate                   string
+	maxRequests                      int64
+	observe                          bool
+	leafCache                        int
+	logLevel, logFormat              string
 	podOptions
 	controlOptions
 	gatewayOptions
@@ -55,7 +56,7 @@ func (o *serveOptions) define(f *pflag.FlagSet) {
 	f.StringVar(&o.policy, "policy", "", "policy `FILE`; without it everything is denied")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8080", "forward proxy on `ADDR`; empty: none")
 	f.StringVar(&o.listenTLS, "listen-tls", "", "the forward proxy over TLS on `ADDR`")
-	f.StringVar(&o.listenTLSName, "listen-tls-name", "", "`NAME` that clients of --listen-tls expect; default its host")
+	f.StringSliceVar(&o.listenTLSNames, "listen-tls-name", nil, "`NAME`s that clients of --listen-tls expect, the first where one names none of them; default its host")
 	f.StringVar(&o.transparent, "transparent-listen", "", "connections that the kernel redirects, on `ADDR`")
 	f.StringVar(&o.dns, "dns-listen", "", "DNS that the kernel redirects, over UDP and TCP on `ADDR`")
 	f.StringVar(&o.admin, "admin-listen", "127.0.0.1:9090", "/metrics, /healthz and /readyz on `ADDR`; empty: none")

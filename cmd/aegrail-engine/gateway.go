@@ -40,8 +40,10 @@ func (o *serveOptions) checkGateway() error {
 	switch {
 	case o.control == "":
 		return errors.New("--gateway: nobody says whose a connection is; give --control")
-	case o.listenTLS == "" || o.tlsCert == "":
-		return errors.New("--gateway: callers send tokens, so give --listen-tls with --listen-tls-cert and --listen-tls-key")
+	case o.listenTLS == "":
+		return errors.New("--gateway: callers send tokens, so give --listen-tls")
+	case o.tlsCert == "" && len(o.listenTLSNames) == 0:
+		return errors.New("--gateway: say by --listen-tls-name what callers know the gateway by, which is what control's authority signs for: aegrail-gateway-NAMESPACE.CONTROL-NAMESPACE.svc; or give --listen-tls-cert and --listen-tls-key")
 	case o.transparent != "" || o.dns != "":
 		return errors.New("--gateway: connections that are redirected belong to a sidecar; leave --transparent-listen and --dns-listen out")
 	case o.enforcement == "":

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -309,27 +310,40 @@ func (d *daemon) listenTLS() *tls.Config {
 	if d.serving != nil {
 		return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: d.serving.get}
 	}
-	name := d.settings.tlsName()
+	names := d.settings.tlsNames()
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"http/1.1"},
 		GetCertificate: func(chi *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			name := names[0]
+			if i := slices.Index(names, canonical(chi.ServerName)); i > 0 {
+				name = names[i]
+			}
 			return d.leaves.Leaf(chi.Context(), name)
 		},
 	}
 }
 
-// tlsName is the name of the --listen-tls leaf: --listen-tls-name, or the
-// address's host, or this machine's loopback where it listens on every address.
-func (s settings) tlsName() string {
-	name := s.listenTLSName
-	if name == "" {
+// tlsNames are the names of the --listen-tls leaves, at least one:
+// --listen-tls-name, or the address's host, or this machine's loopback where it
+// listens on every address.
+func (s settings) tlsNames() []string {
+	if len(s.listenTLSNames) == 0 {
 		host, _, err := net.SplitHostPort(s.listenTLS)
 		if ip, perr := netip.ParseAddr(host); err != nil || host == "" || perr == nil && ip.IsUnspecified() {
-			return "localhost"
+			return []string{"localhost"}
 		}
-		name = host
+		return []string{canonical(host)}
 	}
+	var names []string
+	for _, name := range s.listenTLSNames {
+		names = append(names, canonical(name))
+	}
+	return names
+}
+
+// canonical is a host as leaves name it, or what is no host as it is.
+func canonical(name string) string {
 	if a, err := canon.ParseAuthority(name, 443); err == nil {
 		return a.Host
 	}

@@ -75,6 +75,7 @@ func TestBadValuesAreRefusedWithTheirPlace(t *testing.T) {
 }
 
 // TestTheValuesInTheREADMEAreTaken renders the chart with each of its examples.
+// One that is indented is a part of a pod, as it is in deploy.
 func TestTheValuesInTheREADMEAreTaken(t *testing.T) {
 	data, err := os.ReadFile(chart + "/README.md")
 	if err != nil {
@@ -86,12 +87,30 @@ func TestTheValuesInTheREADMEAreTaken(t *testing.T) {
 	}
 	for _, block := range blocks {
 		values, _, _ := strings.Cut(block, "```")
+		if strings.HasPrefix(values, " ") {
+			partOfAPod(t, values)
+			continue
+		}
 		file := filepath.Join(t.TempDir(), "values.yaml")
 		if err := os.WriteFile(file, []byte(values), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := render("--values", file); err != nil {
 			t.Errorf("%v\n%s", err, values)
+		}
+	}
+}
+
+// partOfAPod wants each line of a part to be in the pod that internal/e2e runs.
+func partOfAPod(t *testing.T, part string) {
+	t.Helper()
+	pod, err := os.ReadFile(filepath.Join(manifests, "gateway-agent.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(part) {
+		if !strings.Contains(string(pod), "\n"+line) {
+			t.Errorf("%s is not in gateway-agent.yaml", line)
 		}
 	}
 }

@@ -33,6 +33,7 @@ type Pod struct {
 	// Gateway: the caller is an engine for every pod of Namespace. Its policy is
 	// that namespace's, and it may ask whose a connection is.
 	Gateway bool
+	Host    string // of a gateway: the name that its callers connect to
 }
 
 // Policy is what is in force for a pod.

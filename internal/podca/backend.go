@@ -22,10 +22,12 @@ type Policies struct {
 	parts   map[partKey]*partOf // of set, made when first asked for
 }
 
-// partKey is what selects policies. A gateway has those of all its namespace.
+// partKey is what selects policies, and what an authority is for besides. A
+// gateway has those of all its namespace, and its own name.
 type partKey struct {
 	namespace, serviceAccount string
 	gateway                   bool
+	host                      string
 }
 
 // partOf is the policy of one kind of pod.
@@ -75,7 +77,7 @@ func (p *Policies) part(pod link.Pod) (*partOf, <-chan struct{}, error) {
 	if p.set == nil {
 		return nil, nil, link.Refuse(link.Unavailable, "no_policy", "aegrail-control has no policy that loads yet; its readiness says why")
 	}
-	key := partKey{pod.Namespace, pod.ServiceAccount, pod.Gateway}
+	key := partKey{pod.Namespace, pod.ServiceAccount, pod.Gateway, pod.Host}
 	part := p.parts[key]
 	if part == nil {
 		var err error
@@ -107,7 +109,7 @@ func newPart(set *policy.Set, key partKey) (*partOf, error) {
 	}
 	part.revision = own.Revision()
 	if key.gateway {
-		part.constraint, err = NamespaceConstraints(own, key.namespace)
+		part.constraint, err = NamespaceConstraints(own, key.namespace, key.host)
 	} else {
 		part.constraint, err = Constraints(own, who)
 	}

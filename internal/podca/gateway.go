@@ -41,7 +41,8 @@ func (s *Signer) gateway(pod *corev1.Pod) (link.Pod, error) {
 		return link.Pod{}, about(pod, link.Denied, "not_a_gateway", "a gateway for NS has the service account %sNS, the label %s=NS and a container %s; this pod has the account %q and the label %q",
 			gatewayAccount, labelGatewayFor, gatewayContainer, account, label)
 	}
-	return link.Pod{Namespace: serves, Name: pod.Name, UID: string(pod.UID), Gateway: true}, nil
+	// As the chart names the Service: the account's name in control's namespace.
+	return link.Pod{Namespace: serves, Name: pod.Name, UID: string(pod.UID), Gateway: true, Host: account + "." + s.Namespace + ".svc"}, nil
 }
 
 // claim is what the token said of a pod that was authenticated.

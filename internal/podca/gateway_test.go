@@ -27,10 +27,14 @@ const (
 	control    = "aegrail-system"
 	gatewayUID = "99999999-2222-3333-4444-555555555555"
 	callerUID  = "77777777-2222-3333-4444-555555555555"
+
+	// gatewayHost is where callers find the gateway, and gatewayHosts that and the same in full.
+	gatewayHost  = "aegrail-gateway-support.aegrail-system.svc"
+	gatewayHosts = gatewayHost + "," + gatewayHost + ".cluster.local"
 )
 
 // gateway is what control takes the pod of gatewayPod for.
-var gateway = link.Pod{Namespace: "support", Name: "gateway-1", UID: gatewayUID, CAGeneration: 3, Gateway: true}
+var gateway = link.Pod{Namespace: "support", Name: "gateway-1", UID: gatewayUID, CAGeneration: 3, Gateway: true, Host: gatewayHost}
 
 // gatewayPod is a pod as the chart has it made.
 func gatewayPod(edits ...func(*corev1.Pod)) *corev1.Pod {
@@ -175,7 +179,7 @@ func TestAGatewayGetsThePolicyOfAllAgentsOfItsNamespace(t *testing.T) {
 	if err != nil || engine.Revision() != p.Revision {
 		t.Errorf("the engine's revision is %s, control's %s: %v", engine.Revision(), p.Revision, err)
 	}
-	want, err := podca.NewTemplate(gateway, constraint(t, "all.example,bot.example,roaming.example"))
+	want, err := podca.NewTemplate(gateway, constraint(t, "all.example,bot.example,roaming.example,"+gatewayHosts))
 	if err != nil || !same(p.Template, want) {
 		t.Errorf("%+v, want %+v: %v", p.Template, want, err)
 	}
@@ -203,7 +207,7 @@ func TestAGatewaysAuthorityCoversEachOfItsAgents(t *testing.T) {
 		{"all but one are observed", "observes", [][2]string{{"namespaces: [support]", "mode: observe"}, {"namespaces: [support], serviceAccounts: [bot]", "allowlist: [a.example]"}}},
 		{"nobody is observed, since all are held by another policy", "", [][2]string{everybody, {"namespaces: [support], serviceAccounts: [bot]", "mode: observe"}}},
 	} {
-		c, err := podca.NamespaceConstraints(accounts(t, row.policies...), "support")
+		c, err := podca.NamespaceConstraints(accounts(t, row.policies...), "support", "")
 		switch {
 		case err != nil || c.Unconstrained != (row.why != "") || !strings.Contains(c.Why, row.why):
 			t.Errorf("%s: %+v, %v", row.what, c, err)
@@ -211,8 +215,28 @@ func TestAGatewaysAuthorityCoversEachOfItsAgents(t *testing.T) {
 			t.Errorf("%s: other hosts than a.example", row.what)
 		}
 	}
-	if c, err := podca.NamespaceConstraints(nil, "support"); err != nil || !c.IsZero() {
+	if c, err := podca.NamespaceConstraints(nil, "support", ""); err != nil || !c.IsZero() {
 		t.Errorf("no set: %+v, %v", c, err)
+	}
+}
+
+// TestAGatewayListensInItsOwnName, which its callers verify by the root that they
+// trust for all else; also where its policy allows nothing.
+func TestAGatewayListensInItsOwnName(t *testing.T) {
+	for what, policy := range map[string][2]string{"nothing is allowed": {"namespaces: [billing]", "allowlist: [b.example]"}, "a.example is": {"namespaces: [support]", "allowlist: [a.example]"}} {
+		c, err := podca.NamespaceConstraints(accounts(t, policy), "support", gatewayHost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ca := confine(t, newRoot(t, "support root"), c)
+		for name, ok := range map[string]bool{
+			gatewayHost: true, gatewayHost + ".cluster.local": true, "a.example": what == "a.example is",
+			"aegrail-gateway-billing.aegrail-system.svc": false, "aegrail-control.aegrail-system.svc": false, "aegrail-system.svc": false, "other.example": false,
+		} {
+			if ca.permits(t, name) != ok {
+				t.Errorf("%s: its authority may sign for %s: %v", what, name, !ok)
+			}
+		}
 	}
 }
 
@@ -424,7 +448,7 @@ func TestAGatewayIsServedOverTheLink(t *testing.T) {
 	})
 	if !enginetest.Eventually(func() bool {
 		revision, permitted, wrong := e.state()
-		return revision != "" && permitted == "a.example b.example" && wrong == ""
+		return revision != "" && permitted == "a.example b.example aegrail-gateway-support.aegrail-system.svc aegrail-gateway-support.aegrail-system.svc.cluster.local" && wrong == ""
 	}) {
 		t.Fatalf("not served: %v, %s", e.wrong, w.log)
 	}

@@ -24,7 +24,10 @@
 // own namespace, which those who make agents' pods have no rights in, with the
 // service account aegrail-gateway-<namespace> and the label
 // aegrail.io/gateway-for=<namespace>, as the chart makes it. Its policy and its
-// authority are those of the namespace's agents together. [Signer.Review] tells
+// authority are those of the namespace's agents together, and the authority may
+// sign for the gateway's own name: what it presents to its callers they trust by
+// the same root as all else, and no certificate of the gateway's has a key that
+// is kept anywhere. [Signer.Review] tells
 // it whose a connection is: by a token for the audience "aegrail-gateway" that is
 // bound to a living pod of that namespace, else by the address, if exactly one
 // pod there has it and has it for itself.

@@ -39,18 +39,25 @@ func (c Constraint) IsZero() bool { return c.DER == nil && !c.Unconstrained }
 // than a handshake can carry leave the authority unconstrained; what such an
 // agent may do is then up to the engine's policy alone.
 func Constraints(set *policy.Set, who identity.Principal) (Constraint, error) {
-	return constrain(who.ID(), set.For(who))
+	return constrain(who.ID(), map[string]bool{}, set.For(who))
 }
 
 // NamespaceConstraints is Constraints for an engine of all agents of a namespace:
-// what any of them could be allowed, whatever its service account.
-func NamespaceConstraints(set *policy.Set, namespace string) (Constraint, error) {
-	return constrain("a gateway for "+namespace, set.NamespaceViews(namespace)...)
+// what any of them could be allowed, whatever its service account. Host, if it
+// is not "", is the engine's own name, in whose certificate it listens.
+func NamespaceConstraints(set *policy.Set, namespace, host string) (Constraint, error) {
+	names := map[string]bool{}
+	if host != "" {
+		names[host], names[host+clusterDomain] = true, true
+	}
+	return constrain("a gateway for "+namespace, names, set.NamespaceViews(namespace)...)
 }
 
-// constrain confines an authority to what any of the views could allow.
-func constrain(whose string, views ...*policy.View) (Constraint, error) {
-	names := map[string]bool{}
+// clusterDomain is what is behind the name of a Service in most clusters.
+const clusterDomain = ".cluster.local"
+
+// constrain confines an authority to names and to what any of the views could allow.
+func constrain(whose string, names map[string]bool, views ...*policy.View) (Constraint, error) {
 	for _, view := range views {
 		if view.Observes() {
 			return Constraint{Unconstrained: true, Why: "the policy observes, which lets every host pass"}, nil
