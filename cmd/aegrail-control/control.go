@@ -137,7 +137,7 @@ func (c *control) reconcile(mgr manager.Manager) (*podca.Signer, error) {
 		Namespace: c.settings.namespace, Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Injected: inject.CheckLive,
 		Issuer: namespaces.Name, Recorder: recorder,
 		Generation: func(ctx context.Context, namespace string) (int, error) {
-			return namespaces.Newest(ctx, mgr.GetClient(), namespace)
+			return namespaces.Signing(ctx, mgr.GetClient(), namespace)
 		},
 		Roots: func(ctx context.Context, namespace string, generation int) ([]*x509.Certificate, error) {
 			return namespaces.Roots(ctx, mgr.GetAPIReader(), c.settings.namespace, namespace, generation, time.Now())

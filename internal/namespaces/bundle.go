@@ -20,7 +20,7 @@ import (
 
 // bundle is what the bundle of a namespace must be: the same bytes for the same
 // certificates.
-func (r *Reconciler) bundle(namespace string, ready []*generation) (*corev1.ConfigMap, error) {
+func (r *Reconciler) bundle(namespace string, ready []*generation, signing *generation) (*corev1.ConfigMap, error) {
 	public, err := r.PublicRoots()
 	if err != nil {
 		return nil, fmt.Errorf("reading the public roots: %w", err)
@@ -47,17 +47,19 @@ func (r *Reconciler) bundle(namespace string, ready []*generation) (*corev1.Conf
 	return &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace, Name: inject.BundleConfigMap, Labels: map[string]string{labelManagedBy: managedBy},
-			Annotations: map[string]string{inject.AnnotationCAGeneration: strconv.Itoa(ready[len(ready)-1].n)},
+			Annotations: map[string]string{
+				inject.AnnotationCAGeneration: strconv.Itoa(ready[len(ready)-1].n), annotationSigning: strconv.Itoa(signing.n),
+			},
 		},
 		Data:       map[string]string{inject.BundlePEM: string(trust.PEM()), inject.BundleControl: string(control)},
 		BinaryData: map[string][]byte{inject.BundleP12: p12},
 	}, nil
 }
 
-// Newest returns the newest generation in the bundle of a namespace, 0 for a
-// namespace without one. A bundle has half a megabyte: give it a reader with a
-// cache.
-func Newest(ctx context.Context, reader client.Reader, namespace string) (int, error) {
+// Signing returns the generation that gateways' authorities are of: the newest
+// that each pod trusts which has the bundle of the namespace; 0 for a namespace
+// without one. A bundle has half a megabyte: give it a reader with a cache.
+func Signing(ctx context.Context, reader client.Reader, namespace string) (int, error) {
 	bundle := &corev1.ConfigMap{}
 	err := reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: inject.BundleConfigMap}, bundle)
 	if apierrors.IsNotFound(err) {
@@ -66,9 +68,9 @@ func Newest(ctx context.Context, reader client.Reader, namespace string) (int, e
 	if err != nil {
 		return 0, fmt.Errorf("reading the ConfigMap %s of %s: %w", inject.BundleConfigMap, namespace, err)
 	}
-	n, ok := inject.Generation(bundle.Annotations)
-	if !ok {
-		return 0, fmt.Errorf("the ConfigMap %s of %s says generation %q: it begins with 1", inject.BundleConfigMap, namespace, bundle.Annotations[inject.AnnotationCAGeneration])
+	n, err := strconv.Atoi(bundle.Annotations[annotationSigning])
+	if err != nil || n < 1 {
+		return 0, fmt.Errorf("the ConfigMap %s of %s says that gateways sign with generation %q: it begins with 1", inject.BundleConfigMap, namespace, bundle.Annotations[annotationSigning])
 	}
 	return n, nil
 }

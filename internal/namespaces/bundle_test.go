@@ -8,27 +8,27 @@ import (
 	"github.com/arpitcoder/aegrail-engine/internal/namespaces"
 )
 
-func TestNewestIsTheBundlesGeneration(t *testing.T) {
+func TestTheBundleSaysWhichGenerationGatewaysSignWith(t *testing.T) {
 	w := newWorld(t, namespaces.Options{}, namespace("support", injected(), nil))
-	newest := func(want int, fault string) {
+	signing := func(want int, fault string) {
 		t.Helper()
-		n, err := namespaces.Newest(t.Context(), w.client, "support")
+		n, err := namespaces.Signing(t.Context(), w.client, "support")
 		if n != want || (err != nil) != (fault != "") || err != nil && !strings.Contains(err.Error(), fault) {
 			t.Errorf("generation %d, %v; want %d, %q", n, err, want, fault)
 		}
 	}
-	newest(0, "")
+	signing(0, "")
 	w.settle("support")
-	newest(1, "")
+	signing(1, "")
 	w.fail["get ConfigMap"] = errors.New("the API server is on holiday")
-	newest(0, "holiday")
+	signing(0, "holiday")
 	delete(w.fail, "get ConfigMap")
 	for _, wrong := range []string{"", "-1", "0", "two"} {
 		bundle := w.bundle("support")
-		bundle.Annotations["aegrail.io/ca-generation"] = wrong
+		bundle.Annotations["aegrail.io/gateway-ca-generation"] = wrong
 		if err := w.client.Update(t.Context(), bundle); err != nil {
 			t.Fatal(err)
 		}
-		newest(0, "says generation")
+		signing(0, "sign with generation")
 	}
 }

@@ -32,7 +32,17 @@
 // aegrail.io/ca-generation names the newest in it. Pods that are injected from
 // then on carry its number, and their engines' intermediates come from it.
 // Those from before go on with theirs. A generation is removed when no pod
-// carries its number any more. Another issuer begins a generation, and so does
+// carries its number any more.
+//
+// A gateway's agents are not injected and carry no number. They are the pods that
+// have the bundle as a volume or a variable, and what they trust is told by when
+// they were made: the generations that were in the bundle a minute before. What
+// is newest of that for each is kept, and gateways sign with the oldest of these,
+// which the bundle's annotation aegrail.io/gateway-ca-generation names. As they
+// have an authority for a day, a generation that one of them has yet is kept
+// too. Who copies the bundle is not seen.
+//
+// Another issuer begins a generation, and so does
 // a key that was lost or replaced: then the pods before it have to be restarted.
 //
 // # A label that is taken off
@@ -55,11 +65,13 @@
 //
 //	namespaces                    get list watch    cluster   which are labelled
 //	namespaces/status             patch             cluster   the condition
-//	pods                          list watch        cluster   those labelled aegrail.io/injected: which generations are in use
+//	pods                          list watch        cluster   those labelled aegrail.io/injected, and while there are two generations or the last is to go
+//	                                                          those that have the bundle: which generations are in use
 //	configmaps                    create            cluster   the bundle; RBAC cannot limit a create to a name
 //	configmaps aegrail-ca-bundle  get list watch update delete   cluster   the same; the watch is limited to the name
 //	events (events.k8s.io)        create patch      cluster   on namespaces
 //	issuers, certificates (cert-manager.io)   get list create update delete   control's namespace
+//	certificaterequests (cert-manager.io)     list                            control's namespace   by which generation gateways' authorities are signed
 //	secrets                       get list delete   control's namespace   is the CA that was issued one; cert-manager leaves Secrets behind, which are found by label
 //
 // cert-manager's objects are read live and not watched, so that control starts

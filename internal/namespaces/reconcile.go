@@ -75,23 +75,41 @@ func (r *Reconciler) provide(ctx context.Context, ns *corev1.Namespace) (reconci
 	if len(ready) == 0 {
 		return r.unready(ctx, ns, newest)
 	}
-	want, err := r.bundle(ns.Name, ready)
+	var who readers
+	if len(ready) > 1 {
+		if who, err = r.readers(ctx, ns.Name); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	signing := trusted(ready, who.since(r.Now()))
+	want, err := r.bundle(ns.Name, ready, signing)
 	if err == nil {
 		err = r.publish(ctx, ns, want)
+	}
+	if err == nil {
+		err = r.announce(ctx, ready)
 	}
 	if err != nil {
 		return reconcile.Result{}, errors.Join(err, r.condition(ctx, ns, corev1.ConditionFalse, reasonFailed, err.Error()))
 	}
-	retired, err := r.retire(ctx, ns.Name, list, ready[len(ready)-1].n)
+	used := map[int]int{signing.n: 1}
+	for _, began := range who {
+		used[trusted(ready, began).n]++
+	}
+	retired, err := r.retire(ctx, ns.Name, list, ready[len(ready)-1].n, used)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	return r.settled(ctx, ns, ready[len(ready)-1], newest, retired)
+	more := ""
+	if signing != ready[len(ready)-1] && len(who) > 0 {
+		more = fmt.Sprintf("; gateways sign with generation %d while pods with the bundle are there that began before generation %d was in it", signing.n, ready[len(ready)-1].n)
+	}
+	return r.settled(ctx, ns, ready[len(ready)-1], newest, retired, more)
 }
 
-// settled says that a namespace is ready, and when it is to be looked at again.
-func (r *Reconciler) settled(ctx context.Context, ns *corev1.Namespace, newest, last *generation, again time.Duration) (reconcile.Result, error) {
-	message := fmt.Sprintf("generation %d, until %s", newest.n, newest.until.UTC().Format(time.RFC3339))
+// settled says that a namespace is ready, and more, and when it is to be looked at again.
+func (r *Reconciler) settled(ctx context.Context, ns *corev1.Namespace, newest, last *generation, again time.Duration, more string) (reconcile.Result, error) {
+	message := fmt.Sprintf("generation %d, until %s", newest.n, newest.until.UTC().Format(time.RFC3339)) + more
 	if last.why != nil {
 		message += fmt.Sprintf("; generation %d: %v", last.n, last.why)
 		again = min(again, pollIssuing)

@@ -85,9 +85,10 @@ func (r *Reconciler) first(ctx context.Context, namespace string) (int, error) {
 	return last, err
 }
 
-// retire removes the generations before newest that no pod has any more. It
-// returns when to look again.
-func (r *Reconciler) retire(ctx context.Context, namespace string, list []*generation, newest int) (time.Duration, error) {
+// retire removes the generations before newest that no pod has any more: none
+// that was injected, none of a gateway's agents or what gateways sign with, which
+// the caller has counted in used, and no gateway. It returns when to look again.
+func (r *Reconciler) retire(ctx context.Context, namespace string, list []*generation, newest int, used map[int]int) (time.Duration, error) {
 	again := resync
 	old, err := r.leftovers(ctx, namespace, list)
 	if err != nil {
@@ -100,14 +101,17 @@ func (r *Reconciler) retire(ctx context.Context, namespace string, list []*gener
 	if len(old) == 0 {
 		return again, nil
 	}
-	used, err := r.inUse(ctx, namespace)
+	injected, err := r.inUse(ctx, namespace)
+	if err == nil {
+		err = r.signedFor(ctx, namespace, used)
+	}
 	if err != nil {
 		return 0, err
 	}
 	for _, n := range old {
 		name := Name(namespace, n)
 		switch {
-		case used[n] > 0 || used[anyGeneration] > 0:
+		case injected[n] > 0 || injected[anyGeneration] > 0 || used[n] > 0:
 			r.used(name)
 			continue
 		case !r.unused(name):
@@ -161,13 +165,17 @@ func (r *Reconciler) remove(ctx context.Context, ns *corev1.Namespace, gone bool
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	pods := 0
+	who, err := r.readers(ctx, ns.Name)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	pods := len(who)
 	for _, n := range used {
 		pods += n
 	}
 	if pods > 0 {
 		r.used(ns.Name)
-		message := fmt.Sprintf("the label is gone, and the CA stays for %d pods that were injected before", pods)
+		message := fmt.Sprintf("the label is gone, and the CA stays for %d pods that were injected before or have its bundle", pods)
 		return reconcile.Result{RequeueAfter: resync}, r.condition(ctx, ns, corev1.ConditionTrue, reasonLeaving, message)
 	}
 	if !r.unused(ns.Name) {
@@ -197,6 +205,6 @@ func (r *Reconciler) remove(ctx context.Context, ns *corev1.Namespace, gone bool
 	if err != nil {
 		return reconcile.Result{}, fmt.Errorf("removing the bundle of %s: %w", ns.Name, err)
 	}
-	r.Events.Eventf(ns, nil, corev1.EventTypeNormal, "CARemoved", "RemoveCA", "the namespace has no label and no injected pod; its certificate authority is removed")
+	r.Events.Eventf(ns, nil, corev1.EventTypeNormal, "CARemoved", "RemoveCA", "the namespace has no label, and no pod that was injected or has its bundle; its certificate authority is removed")
 	return reconcile.Result{}, nil
 }

@@ -111,8 +111,8 @@ type Options struct {
 	// Issuer names the cert-manager Issuer of a namespace's generation.
 	Issuer func(namespace string, generation int) string
 
-	// Generation returns the newest generation that agents of a namespace trust,
-	// 0 for none yet. A gateway's authority is of it.
+	// Generation returns the newest generation that all agents of a namespace
+	// trust which a gateway serves, 0 for none yet. A gateway's authority is of it.
 	Generation func(ctx context.Context, namespace string) (int, error)
 
 	// Roots returns the roots that a chain of that generation must lead to.
