@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/arpitcoder/aegrail-engine/internal/admission"
+	"github.com/arpitcoder/aegrail-engine/internal/podca"
 )
 
 // TestEveryMetricOfControlInAlertsAndDashboardExists: an alert on a metric that
@@ -17,7 +18,7 @@ import (
 func TestEveryMetricOfControlInAlertsAndDashboardExists(t *testing.T) {
 	c := newCounters()
 	c.admitted(admission.Observation{Path: "/mutate-pod", Duration: time.Millisecond})
-	c.called("signed")
+	c.called(podca.Engine, "signed")
 	c.loaded(itemPolicy, nil)
 	families, err := c.registry.Gather()
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/arpitcoder/aegrail-engine/internal/admission"
 	"github.com/arpitcoder/aegrail-engine/internal/namespaces"
+	"github.com/arpitcoder/aegrail-engine/internal/podca"
 )
 
 // counters are control's metrics. Labels are words of ours: no namespace, no pod.
@@ -39,8 +40,8 @@ func newCounters() *counters {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 4},
 		}, []string{"path"}),
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "aegrail_control_engine_calls_total", Help: "Authorities that engines asked for, by outcome: signed, again, unavailable, or why refused.",
-		}, []string{"outcome"}),
+			Name: "aegrail_control_engine_calls_total", Help: "What control was asked over the link, by what it was about (engine: a policy or an authority; caller: whose a connection to a gateway is) and outcome: signed, again or known, unavailable, or why refused.",
+		}, []string{"about", "outcome"}),
 		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "aegrail_control_loads_total", Help: "Changes of the policy and of control's certificate, by what and outcome (loaded, rejected).",
 		}, []string{"what", "outcome"}),
@@ -72,7 +73,9 @@ func (c *counters) admitted(o admission.Observation) {
 	c.admitting.WithLabelValues(o.Path).Observe(o.Duration.Seconds())
 }
 
-func (c *counters) called(outcome string) { c.calls.WithLabelValues(outcome).Inc() }
+func (c *counters) called(about podca.About, outcome string) {
+	c.calls.WithLabelValues(string(about), outcome).Inc()
+}
 
 // namespace notes how a namespace is.
 func (c *counters) namespace(name string, s namespaces.State) {

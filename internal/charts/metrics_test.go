@@ -197,3 +197,14 @@ func TestEveryAlertSaysWhatToDo(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// TestAlertsFireForWhatTheyAreAbout has promtool feed them with series.
+func TestAlertsFireForWhatTheyAreAbout(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.alerts.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no cases: %v", err)
+	}
+	if out, err := output(exec.Command("promtool", append([]string{"test", "rules"}, files...)...)); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

@@ -466,13 +466,16 @@ func TestAGatewayIsServedOverTheLink(t *testing.T) {
 		switch {
 		case row.want == "" && (err != nil || got.Namespace != "support" || got.Name != "a" || got.ServiceAccount != "bot" || got.Claimed != "helper"):
 			t.Errorf("%s: %+v, %v", what, got, err)
-		case row.want != "" && (!errors.As(err, &r) || r.Kind != link.Denied || r.Reason != row.want || w.count(row.want) == 0):
+		case row.want != "" && (!errors.As(err, &r) || r.Kind != link.Denied || r.Reason != row.want || w.callers(row.want) == 0 || w.count(row.want) > 0):
 			t.Errorf("%s: %v, want %s, counted", what, err, row.want)
 		}
 	}
+	if w.callers("known") != 2 {
+		t.Errorf("%d callers were counted as known, want 2", w.callers("known"))
+	}
 	sidecar, _ := begin(func(o *link.ClientOptions) { o.Trusted = []*x509.Certificate{w.root.cert} })
 	var r *link.Refusal
-	if _, err := sidecar.client.Review(t.Context(), "a's", netip.Addr{}); !errors.As(err, &r) || r.Reason != "not_a_gateway" {
+	if _, err := sidecar.client.Review(t.Context(), "a's", netip.Addr{}); !errors.As(err, &r) || r.Reason != "not_a_gateway" || w.count("not_a_gateway") != 1 {
 		t.Errorf("a sidecar's review: %v", err)
 	}
 }

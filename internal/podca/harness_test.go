@@ -215,7 +215,7 @@ func newWorld(t *testing.T, others ...client.Object) *world {
 		WithIndex(&corev1.Pod{}, "status.podIP", func(obj client.Object) []string { return []string{obj.(*corev1.Pod).Status.PodIP} }).
 		WithInterceptorFuncs(interceptor.Funcs{Create: w.create}).Build()
 	recorder, err := podca.NewRecorder("aegrail-system", w.events, slog.New(slog.NewTextHandler(w.log, nil)),
-		func(outcome string) { w.mu.Lock(); defer w.mu.Unlock(); w.counts[outcome]++ })
+		func(about podca.About, outcome string) { w.mu.Lock(); defer w.mu.Unlock(); w.counts[string(about)+" "+outcome]++ })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +280,10 @@ func (w *world) create(ctx context.Context, c client.WithWatch, obj client.Objec
 
 func (w *world) pass(d time.Duration) { w.mu.Lock(); defer w.mu.Unlock(); w.now = w.now.Add(d) }
 
-func (w *world) count(outcome string) int { w.mu.Lock(); defer w.mu.Unlock(); return w.counts[outcome] }
+// count is how often an answer to an engine was counted, callers those about a gateway's callers.
+func (w *world) count(outcome string) int { w.mu.Lock(); defer w.mu.Unlock(); return w.counts["engine "+outcome] }
+
+func (w *world) callers(outcome string) int { w.mu.Lock(); defer w.mu.Unlock(); return w.counts["caller "+outcome] }
 
 // editPod changes the pod as it is in the API server.
 func (w *world) editPod(edit func(*corev1.Pod)) {
@@ -329,15 +332,19 @@ func (w *world) refused(call link.Refused, kind link.Kind, reason string, event 
 		w.t.Errorf("refused as %d for %s, want %d for %s", r.Kind, r, kind, reason)
 	}
 	w.recorder.Refused(call)
-	if w.count(reason) == 0 {
-		w.t.Errorf("%s was not counted", reason)
+	counted, other, warning := w.count(reason), w.callers(reason), "Warning EngineRefused"
+	if call.Call == "Review" && call.Pod.Gateway {
+		counted, other, warning = other, counted, "Warning CallerRefused"
+	}
+	if counted == 0 || other > 0 {
+		w.t.Errorf("%s was counted %d times, and %d times for something else", reason, counted, other)
 	}
 	if !strings.Contains(w.log.String(), "reason="+reason) {
 		w.t.Errorf("%s is not in the log: %s", reason, w.log)
 	}
 	select {
 	case got := <-w.events.Events:
-		if !event || !strings.Contains(got, "Warning EngineRefused") || !strings.Contains(got, reason) {
+		if !event || !strings.Contains(got, warning) || !strings.Contains(got, reason) {
 			w.t.Errorf("event %q", got)
 		}
 	default:

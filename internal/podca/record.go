@@ -20,13 +20,27 @@ type Recorder struct {
 	own    string // control's namespace, in which gateways are
 	events events.EventRecorder
 	logger *slog.Logger
-	count  func(outcome string)
+	count  func(about About, outcome string)
 }
 
-// NewRecorder makes a Recorder. Own is control's namespace. Count is told of each answer: "signed", "again"
-// for a chain that was handed out before, "unavailable", or the reason of a
-// refusal, of which there are few.
-func NewRecorder(own string, e events.EventRecorder, logger *slog.Logger, count func(outcome string)) (*Recorder, error) {
+// About is what a call was about.
+type About string
+
+// What an answer is counted as.
+const (
+	// Engine: a policy or an authority, which engines ask for as far as they may have it.
+	Engine About = "engine"
+
+	// Caller: whose a connection to a gateway is, which whoever reaches the
+	// gateway has it ask. A refusal is of the caller, and not of the gateway.
+	Caller About = "caller"
+)
+
+// NewRecorder makes a Recorder. Own is control's namespace. Count is told of each
+// answer to an engine: "signed", "again" for a chain that was handed out before,
+// "unavailable", or the reason of a refusal, of which there are few; and of each
+// about a gateway's caller: "known", "unavailable" or the reason of a refusal.
+func NewRecorder(own string, e events.EventRecorder, logger *slog.Logger, count func(about About, outcome string)) (*Recorder, error) {
 	if own == "" || e == nil || logger == nil || count == nil {
 		return nil, errors.New("recording the engines' calls: control's namespace, events, a logger and a counter must be given")
 	}
@@ -54,7 +68,11 @@ func (r *Recorder) Refused(call link.Refused) {
 		outcome, text, level = refusal.Reason, refusal.Text, slog.LevelWarn
 	}
 	pod := r.podReference(call)
-	r.count(outcome)
+	about, event := Engine, "EngineRefused"
+	if call.Call == "Review" && call.Pod.Gateway { // else somebody tries tokens
+		about, event = Caller, "CallerRefused"
+	}
+	r.count(about, outcome)
 	logger := r.logger
 	if call.Pod.Gateway {
 		logger = logger.With("gateway", call.Pod.Name, "gateway_for", call.Pod.Namespace)
@@ -62,7 +80,7 @@ func (r *Recorder) Refused(call link.Refused) {
 	logger.Log(context.Background(), level, "an engine's call was refused", "call", call.Call, "reason", outcome, "detail", text,
 		"peer", call.Peer, "namespace", pod.Namespace, "pod", pod.Name, "uid", pod.UID, "service_account", pod.Spec.ServiceAccountName)
 	if pod.Name != "" && refusal != nil {
-		r.events.Eventf(pod, nil, corev1.EventTypeWarning, "EngineRefused", call.Call, "%s", refusal.Error())
+		r.events.Eventf(pod, nil, corev1.EventTypeWarning, event, call.Call, "%s", refusal.Error())
 	}
 }
 
@@ -83,6 +101,7 @@ func (r *Recorder) podReference(call link.Refused) *corev1.Pod {
 
 // reviewed records whose a connection to a gateway is.
 func (r *Recorder) reviewed(gateway, caller link.Pod) {
+	r.count(Caller, "known")
 	r.logger.Debug("a gateway was told whose a connection is", "gateway", gateway.Name, "namespace", caller.Namespace, "pod", caller.Name,
 		"uid", caller.UID, "service_account", caller.ServiceAccount)
 }
@@ -90,10 +109,10 @@ func (r *Recorder) reviewed(gateway, caller link.Pod) {
 // issued records a chain that is handed out. Again says that it was before.
 func (r *Recorder) issued(pod *corev1.Pod, t link.Template, made link.Intermediate, again bool) {
 	if again {
-		r.count("again")
+		r.count(Engine, "again")
 		return
 	}
-	r.count("signed")
+	r.count(Engine, "signed")
 	r.logger.Info("issued a certificate authority", "namespace", pod.Namespace, "pod", pod.Name, "uid", pod.UID,
 		"renew_after", made.RenewAfter, "unconstrained", t.Unconstrained)
 	what := "constrained to the hosts of its policy"
