@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"mime"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"time"
@@ -119,11 +119,11 @@ func New(o Options) (http.Handler, error) {
 	if err := probe.Validate(); err != nil {
 		return nil, fmt.Errorf("admission: %w", err)
 	}
-	mux, slots := http.NewServeMux(), make(chan struct{}, maxAtOnce)
+	mux, slots, room := http.NewServeMux(), make(chan struct{}, maxAtOnce), new(room)
 	for path, decide := range map[string]review{
 		PathMutatePod: o.mutatePod, PathValidatePod: o.validatePod, PathValidatePolicy: o.validatePolicy, PathValidateBundle: o.validateBundle,
 	} {
-		mux.Handle("POST "+path, &endpoint{path: path, decide: decide, o: &o, slots: slots})
+		mux.Handle("POST "+path, &endpoint{path: path, decide: decide, o: &o, slots: slots, room: room})
 	}
 	return mux, nil
 }
@@ -134,6 +134,7 @@ type endpoint struct {
 	decide review
 	o      *Options
 	slots  chan struct{} // has an element for every question that is decoded or decided; all endpoints share it
+	room   *room         // for their texts; shared as well
 }
 
 // ServeHTTP answers one AdmissionReview with another. Whatever goes wrong before there is one to answer is a status of HTTP's.
@@ -153,14 +154,22 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.o.Logger.Warn("admission: not understood", "path", e.path, "error", err)
 		http.Error(w, err.Error(), status)
 	}
-	// Who sends slowly takes no place from others: one is taken when all of it is here.
-	body, status, err := read(w, r)
+	from, size := addressOf(r), sizeOf(r)
+	arrival, arrived := context.WithTimeout(r.Context(), readTimeout)
+	defer arrived()
+	if err := e.room.take(arrival, from, size); err != nil {
+		refuse(http.StatusServiceUnavailable, err)
+		return
+	}
+	defer e.room.give(from, size)
+	body, status, err := read(w, r, size)
 	if err != nil {
 		refuse(status, err)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), decideTimeout)
 	defer cancel()
+	// Who sends slowly takes no place from others: one is taken when all of it is here.
 	select {
 	case e.slots <- struct{}{}:
 		defer func() { <-e.slots }()
@@ -217,18 +226,28 @@ func (e *endpoint) answer(ctx context.Context, req *admissionv1.AdmissionRequest
 	return &admissionv1.AdmissionResponse{UID: req.UID, Result: &metav1.Status{Status: metav1.StatusFailure, Message: message, Reason: reason, Code: code}}, outcome
 }
 
-// read takes the question's text, or says with which status it is refused.
-func read(w http.ResponseWriter, r *http.Request) ([]byte, int, error) {
+// addressOf is whose share of the room r takes.
+func addressOf(r *http.Request) string {
+	address, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return address
+}
+
+// read takes the question's text of at most size bytes, or says with which status it is refused.
+func read(w http.ResponseWriter, r *http.Request, size int) ([]byte, int, error) {
 	// A writer without deadlines is a test's; the server's own has them.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout))
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return nil, http.StatusUnsupportedMediaType, fmt.Errorf("the Content-Type is %q and must be application/json", r.Header.Get("Content-Type"))
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReview))
+	r.Body = http.MaxBytesReader(w, r.Body, maxReview)
+	body, err := readAll(r, size)
+	if large := new(http.MaxBytesError); errors.As(err, &large) {
+		return nil, http.StatusRequestEntityTooLarge, fmt.Errorf("the review is larger than %d bytes", large.Limit)
+	}
 	if err != nil {
-		if large := new(http.MaxBytesError); errors.As(err, &large) {
-			return nil, http.StatusRequestEntityTooLarge, fmt.Errorf("the review is larger than %d bytes", large.Limit)
-		}
 		return nil, http.StatusBadRequest, fmt.Errorf("reading the review: %w", err)
 	}
 	if n := elements(body); n > maxElements {
