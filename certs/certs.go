@@ -26,7 +26,7 @@
 // A [Store] holds the current Authority and a least-recently-used cache of leaves. A cached leaf is minted anew after two
 // thirds of its life, concurrent handshakes for one name share one mint, a token bucket of each principal bounds how
 // fast names that were never seen are minted for it, and [Store.Swap] replaces the Authority together with the cache in one pointer store. Get and Set have
-// the signatures of gomitmproxy's CertsStorage interface. A store may be without an Authority ([NewEmptyStore], [Store.Withdraw]):
+// the signatures of gomitmproxy's CertsStorage interface. A store may be without an Authority ([NewStore] with nil, [Store.Withdraw]):
 // then it mints nothing, which is the state of a pod whose policy allows no host.
 //
 // # Trust

@@ -79,18 +79,12 @@ type flight struct {
 	err  error
 }
 
-// NewStore refuses a nil Authority: without a CA nothing is intercepted, and nothing must pass as if it were.
+// NewStore makes a store whose leaves a signs. If a is nil every leaf is refused with ErrNoAuthority until Swap brings one: without a
+// CA nothing is intercepted, and nothing must pass as if it were.
 func NewStore(a *Authority, o StoreOptions) (*Store, error) {
-	if a == nil || a.sign == nil {
-		return nil, errors.New("a certificate store needs a CA: use Load, LoadDir or NewEphemeral")
+	if a != nil && a.sign == nil {
+		return nil, errors.New("a CA without a key: use Load, LoadDir or NewEphemeral")
 	}
-	return newStore(a, o)
-}
-
-// NewEmptyStore is NewStore without a CA: every leaf is refused with ErrNoAuthority until Swap brings one.
-func NewEmptyStore(o StoreOptions) (*Store, error) { return newStore(nil, o) }
-
-func newStore(a *Authority, o StoreOptions) (*Store, error) {
 	if o.Capacity == 0 {
 		o.Capacity = DefaultCapacity
 	}

@@ -56,10 +56,8 @@ func mustLeaf(t testing.TB, s *Store, host string) *tls.Certificate {
 }
 
 func TestStoreIsNotMadeWithoutItsParts(t *testing.T) {
-	_, err := NewStore(nil, StoreOptions{})
-	fails(t, err, "needs a CA")
-	_, err = NewStore(&Authority{}, StoreOptions{})
-	fails(t, err, "needs a CA")
+	_, err := NewStore(&Authority{}, StoreOptions{})
+	fails(t, err, "a CA without a key")
 	a := authority(t, "P-256")
 	for _, o := range []StoreOptions{{Capacity: -1}, {Capacity: maxCapacity + 1}, {MintRate: -1}, {MintRate: math.NaN()}, {MintBurst: -1}} {
 		if _, err := NewStore(a, o); err == nil {
@@ -452,7 +450,7 @@ func TestCachedLeafDoesNotAllocate(t *testing.T) {
 
 func TestAStoreWithoutAnAuthorityMintsNothing(t *testing.T) {
 	c := newClock()
-	s, err := NewEmptyStore(StoreOptions{Now: c.now, MintBurst: 1})
+	s, err := NewStore(nil, StoreOptions{Now: c.now, MintBurst: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,7 +51,7 @@ type engineParts struct {
 
 // newEngine wires the parts. The log stays the caller's to close.
 func newEngine(p engineParts) (_ *engine, err error) {
-	leaves, err := certs.NewEmptyStore(certs.StoreOptions{Capacity: p.leafCache, Now: time.Now})
+	leaves, err := certs.NewStore(p.authority, certs.StoreOptions{Capacity: p.leafCache, Now: time.Now})
 	if err != nil {
 		return nil, err
 	}
@@ -81,8 +81,10 @@ func newEngine(p engineParts) (_ *engine, err error) {
 		return nil, err
 	}
 	e := &engine{policy: new(proxy.PolicySource), log: p.log, leaves: leaves, upstream: client, metrics: counters, agent: p.agent, logger: p.logger}
-	if e.useAuthority(p.authority); p.authority != nil {
+	if p.authority != nil {
 		counters.CALoaded(p.authority.NotAfter())
+	} else {
+		counters.CAWithdrawn()
 	}
 	if e.policy.Store(p.set); p.set != nil {
 		counters.PolicyLoaded(p.set.Revision())

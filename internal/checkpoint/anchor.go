@@ -8,28 +8,6 @@ import (
 	"io"
 )
 
-// maxAnchor is how many bytes of notes ReadAnchor holds: some 200 000 of them,
-// three weeks at one every ten seconds. EachAnchored has no such limit.
-const maxAnchor = 64 << 20
-
-// errAnchorTooLong is what ReadAnchor returns beyond maxAnchor.
-var errAnchorTooLong = fmt.Errorf("reading an anchor: more than %d bytes of notes: give the part since the last audit", maxAnchor)
-
-// ReadAnchor returns the notes of an anchor file in order. It sees where each
-// begins and ends; Open says whether it is one. At most 64 MiB.
-func ReadAnchor(r io.Reader) ([][]byte, error) {
-	var notes [][]byte
-	total := 0
-	err := EachAnchored(r, func(msg []byte) error {
-		if total += len(msg); total > maxAnchor {
-			return errAnchorTooLong
-		}
-		notes = append(notes, bytes.Clone(msg))
-		return nil
-	})
-	return notes, err
-}
-
 // EachAnchored calls fn with every note of an anchor file in order, which is
 // valid during the call only. It holds one note in memory. An end that is no
 // whole note is left out. An error of fn ends the reading and is returned as it

@@ -19,7 +19,7 @@ func TestWithoutAnAuthorityAConnectIsRefusedInWords(t *testing.T) {
 		Hosts:  map[string]enginetest.Host{"allowed.test": {}, "plain.test": {Plain: true}},
 		Proxy: func(c *proxy.Config) {
 			var err error
-			if leaves, err = certs.NewEmptyStore(certs.StoreOptions{}); err != nil {
+			if leaves, err = certs.NewStore(nil, certs.StoreOptions{}); err != nil {
 				t.Error(err)
 			}
 			c.Leaves = leaves

@@ -94,12 +94,11 @@ func readAnchor(t *testing.T, file string) []string {
 	f, err := os.Open(file)
 	check(t, err)
 	defer f.Close()
-	notes, err := checkpoint.ReadAnchor(f)
-	check(t, err)
 	var out []string
-	for _, n := range notes {
-		out = append(out, string(n))
-	}
+	check(t, checkpoint.EachAnchored(f, func(msg []byte) error {
+		out = append(out, string(msg))
+		return nil
+	}))
 	return out
 }
 
