@@ -7,34 +7,19 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
 
 	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
+	"github.com/arpitcoder/aegrail-engine/internal/watch"
 )
 
 // maxFile bounds what is read as configuration.
 const maxFile = 8 << 20 // 8 MiB; a ConfigMap has 1.5 at most
 
-func readFile(what, name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, fmt.Errorf("reading the %s: %w", what, err)
-	}
-	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%s has more than %d bytes", name, maxFile)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the %s: %w", what, err)
-	}
-	return data, nil
-}
+func readFile(what, name string) ([]byte, error) { return watch.ReadFile(what, name, maxFile) }
 
 // policyFile is the policy of all agents as it stands in a file.
 type policyFile struct {
