@@ -215,7 +215,11 @@ func newWorld(t *testing.T, others ...client.Object) *world {
 		WithIndex(&corev1.Pod{}, "status.podIP", func(obj client.Object) []string { return []string{obj.(*corev1.Pod).Status.PodIP} }).
 		WithInterceptorFuncs(interceptor.Funcs{Create: w.create}).Build()
 	recorder, err := podca.NewRecorder("aegrail-system", w.events, slog.New(slog.NewTextHandler(w.log, nil)),
-		func(about podca.About, outcome string) { w.mu.Lock(); defer w.mu.Unlock(); w.counts[string(about)+" "+outcome]++ })
+		func(about podca.About, outcome string) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.counts[string(about)+" "+outcome]++
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,9 +285,17 @@ func (w *world) create(ctx context.Context, c client.WithWatch, obj client.Objec
 func (w *world) pass(d time.Duration) { w.mu.Lock(); defer w.mu.Unlock(); w.now = w.now.Add(d) }
 
 // count is how often an answer to an engine was counted, callers those about a gateway's callers.
-func (w *world) count(outcome string) int { w.mu.Lock(); defer w.mu.Unlock(); return w.counts["engine "+outcome] }
+func (w *world) count(outcome string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.counts["engine "+outcome]
+}
 
-func (w *world) callers(outcome string) int { w.mu.Lock(); defer w.mu.Unlock(); return w.counts["caller "+outcome] }
+func (w *world) callers(outcome string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.counts["caller "+outcome]
+}
 
 // editPod changes the pod as it is in the API server.
 func (w *world) editPod(edit func(*corev1.Pod)) {
