@@ -11,6 +11,8 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/arpitcoder/aegrail-engine/internal/bucket"
 )
 
 // What a zero StoreOptions means.
@@ -46,7 +48,7 @@ type Store struct {
 	now      func() time.Time
 	key      *LeafKey
 	capacity int
-	budgets  budgets
+	budgets  *bucket.Buckets[string] // for mints, by principal: one's flood of new names is refused to that one alone
 
 	current  atomic.Pointer[generation]
 	swapping sync.Mutex // one Reload or Swap at a time: the older load must not win
@@ -107,7 +109,7 @@ func NewStore(a *Authority, o StoreOptions) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{now: o.Now, key: key, capacity: o.Capacity, budgets: budgets{rate: o.MintRate, burst: float64(o.MintBurst)}}
+	s := &Store{now: o.Now, key: key, capacity: o.Capacity, budgets: bucket.New[string](bucket.Rate{PerSecond: o.MintRate, Burst: o.MintBurst}, maxPrincipals)}
 	if err := s.begin(a); err != nil {
 		return nil, err
 	}
@@ -172,10 +174,12 @@ func (s *Store) join(ctx context.Context, g *generation, principal, host string)
 		return e.cert, nil
 	}
 	// Before there is a flight: who joins one is not refused for an empty budget of who began it.
-	if !known && !s.budgets.take(principal, now) {
-		g.mu.Unlock()
-		s.throttled.Add(1)
-		return nil, fmt.Errorf("%w: %s", ErrThrottled, host)
+	if !known {
+		if ok, _ := s.budgets.Take(principal, now); !ok {
+			g.mu.Unlock()
+			s.throttled.Add(1)
+			return nil, fmt.Errorf("%w: %s", ErrThrottled, host)
+		}
 	}
 	f := &flight{done: make(chan struct{}), err: errors.New("minting a leaf did not finish")} // what a panic leaves to the others
 	g.flights[host] = f

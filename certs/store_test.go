@@ -275,37 +275,6 @@ func TestR05FloodOfOnePrincipalIsRefusedToThatOneAlone(t *testing.T) {
 	}
 }
 
-// TestBudgetsAreBounded has more principals than are told apart: those beyond
-// share one budget, and a budget that is full again makes room.
-func TestBudgetsAreBounded(t *testing.T) {
-	b := budgets{rate: 1, burst: 2}
-	now := noon
-	for i := range maxPrincipals {
-		b.take(fmt.Sprint("p", i), now)
-	}
-	took := 0
-	for i := range 10 {
-		if b.take(fmt.Sprint("more", i), now) {
-			took++
-		}
-	}
-	if took != 2 || len(b.of) != maxPrincipals {
-		t.Errorf("%d tokens for all beyond %d principals, want their burst of 2", took, len(b.of))
-	}
-	now = now.Add(500 * time.Millisecond)
-	if b.take("more", now) {
-		t.Error("room was made for a principal while nobody's budget is full")
-	}
-	now = now.Add(2 * time.Second)
-	if !b.take("more", now) || b.of["more"] == nil || len(b.of) != 1 {
-		t.Errorf("%d budgets are kept, want the one that is in use", len(b.of))
-	}
-	now = now.Add(-time.Hour)
-	if !b.take("more", now) || b.take("more", now) {
-		t.Error("a clock that went back brought tokens, or took them")
-	}
-}
-
 func TestSetAndGet(t *testing.T) {
 	c := newClock()
 	a := authority(t, "P-256")

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/arpitcoder/aegrail-engine/internal/bucket"
 	"github.com/arpitcoder/aegrail-engine/internal/intake"
 )
 
@@ -55,7 +56,7 @@ func Reviewed(ask Ask, now func() time.Time) Func {
 	if now == nil {
 		now = time.Now
 	}
-	r := &reviews{ask: ask, now: now, answers: make(map[caller]*answer), askers: make(map[netip.Addr]*asker)}
+	r := &reviews{ask: ask, now: now, answers: make(map[caller]*answer), asks: bucket.New[netip.Addr](bucket.Rate{PerSecond: askRate, Burst: askBurst}, maxAskers)}
 	return r.of
 }
 
@@ -75,20 +76,14 @@ type answer struct {
 	err   error
 }
 
-// asker is what an address has left.
-type asker struct {
-	left float64
-	at   time.Time
-}
-
 type reviews struct {
-	ask Ask
-	now func() time.Time
+	ask  Ask
+	now  func() time.Time
+	asks *bucket.Buckets[netip.Addr]
 
 	mu      sync.Mutex
-	answers map[caller]*answer    // guarded by mu
-	askers  map[netip.Addr]*asker // guarded by mu
-	swept   time.Time             // guarded by mu
+	answers map[caller]*answer // guarded by mu
+	swept   time.Time          // guarded by mu
 }
 
 func (r *reviews) of(flow intake.Flow) (Principal, error) {
@@ -120,7 +115,7 @@ func (r *reviews) answer(key caller, addr netip.Addr) (a *answer, mine bool, err
 	if a = r.answers[key]; a != nil && (a.until.IsZero() || now.Before(a.until)) {
 		return a, false, nil
 	}
-	if !r.may(addr, now) {
+	if ok, _ := r.asks.Take(addr, now); !ok {
 		return nil, false, ErrAsking
 	}
 	r.sweep(now)
@@ -140,18 +135,13 @@ func (r *reviews) answer(key caller, addr netip.Addr) (a *answer, mine bool, err
 // sweep forgets what is over, at most once a second: a flood must not make each
 // of its callers cost a look at all others. r.mu is held.
 func (r *reviews) sweep(now time.Time) {
-	if len(r.answers) < maxAnswers && len(r.askers) < maxAskers || now.Sub(r.swept) < time.Second {
+	if len(r.answers) < maxAnswers || now.Sub(r.swept) < time.Second {
 		return
 	}
 	r.swept = now
 	for k, old := range r.answers {
 		if !old.until.IsZero() && !now.Before(old.until) {
 			delete(r.answers, k)
-		}
-	}
-	for k, old := range r.askers {
-		if now.Sub(old.at) > askBurst/askRate*time.Second {
-			delete(r.askers, k)
 		}
 	}
 }
@@ -181,28 +171,6 @@ func (r *reviews) find(a *answer, token string, addr netip.Addr, life time.Durat
 		return
 	}
 	a.who, a.err = who, nil
-}
-
-// may takes a question from what addr has left. r.mu is held.
-func (r *reviews) may(addr netip.Addr, now time.Time) bool {
-	one := r.askers[addr]
-	if one == nil {
-		r.sweep(now)
-		if len(r.askers) >= maxAskers {
-			addr = netip.Addr{} // those beyond the bound share what one has
-		}
-		if one = r.askers[addr]; one == nil {
-			one = &asker{left: askBurst, at: now}
-			r.askers[addr] = one
-		}
-	}
-	one.left = min(askBurst, one.left+max(0, now.Sub(one.at).Seconds())*askRate)
-	one.at = now
-	if one.left < 1 {
-		return false
-	}
-	one.left--
-	return true
 }
 
 // tokenOf reads the credentials of a Proxy-Authorization field: Bearer, or Basic

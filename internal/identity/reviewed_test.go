@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/arpitcoder/aegrail-engine/internal/bucket"
 	"github.com/arpitcoder/aegrail-engine/internal/intake"
 )
 
@@ -184,19 +185,19 @@ func TestAFloodOfGuessesCostsTheAddressThatMakesIt(t *testing.T) {
 func TestWhatIsRememberedIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := &voucher{}
-		r := &reviews{ask: v.ask, now: time.Now, answers: make(map[caller]*answer), askers: make(map[netip.Addr]*asker)}
+		r := &reviews{ask: v.ask, now: time.Now, answers: make(map[caller]*answer), asks: bucket.New[netip.Addr](bucket.Rate{PerSecond: askRate, Burst: askBurst}, maxAskers)}
 		addr := netip.MustParseAddr("10.0.0.0")
 		for range maxAskers + 2000 {
 			addr = addr.Next()
 			_, _ = r.of(from(addr.String(), ""))
 		}
-		if len(r.answers) > maxAnswers || len(r.askers) > maxAskers+1 {
-			t.Errorf("%d answers, %d askers", len(r.answers), len(r.askers))
+		if len(r.answers) > maxAnswers || r.asks.Len() > maxAskers {
+			t.Errorf("%d answers, %d askers", len(r.answers), r.asks.Len())
 		}
 		time.Sleep(time.Minute)
 		_, _ = r.of(from("10.9.9.9", ""))
-		if len(r.answers) > 1 || len(r.askers) > 2 {
-			t.Errorf("a minute later %d answers, %d askers", len(r.answers), len(r.askers))
+		if len(r.answers) > 1 || r.asks.Len() > 2 {
+			t.Errorf("a minute later %d answers, %d askers", len(r.answers), r.asks.Len())
 		}
 	})
 }

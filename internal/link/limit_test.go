@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -18,49 +17,6 @@ import (
 
 	enginev1 "github.com/arpitcoder/aegrail-engine/api/engine/v1"
 )
-
-func TestABucketFillsAgainAndAFloodIsNewsOnce(t *testing.T) {
-	b, now := newBuckets(Rate{PerSecond: 1, Burst: 2}, 10), time.Now()
-	for i, want := range []struct {
-		after    time.Duration
-		ok, news bool
-	}{
-		{0, true, false},
-		{0, true, false},
-		{0, false, true},
-		{0, false, false},
-		{time.Second, true, false},
-		{0, false, true},
-		{time.Hour, true, false},
-		{0, true, false},
-		{-time.Hour, false, true}, // a clock that was set back gives nothing
-	} {
-		now = now.Add(want.after)
-		if ok, news := b.take("pod", now); ok != want.ok || news != want.news {
-			t.Errorf("call %d: %v, %v; want %v, %v", i+1, ok, news, want.ok, want.news)
-		}
-	}
-}
-
-func TestBucketsAreBounded(t *testing.T) {
-	b, now := newBuckets(Rate{PerSecond: 1, Burst: 1}, 3), time.Now()
-	for i := range 3 {
-		if ok, _ := b.take(fmt.Sprint(i), now); !ok {
-			t.Errorf("caller %d is refused", i)
-		}
-	}
-	first, _ := b.take("one more", now)
-	second, _ := b.take("and another", now)
-	if !first || second {
-		t.Error("those beyond the bound share one bucket")
-	}
-	if len(b.of) > 4 {
-		t.Errorf("%d buckets are held", len(b.of))
-	}
-	if ok, _ := b.take("later", now.Add(time.Minute)); !ok || len(b.of) > 2 {
-		t.Errorf("what is full again is not forgotten: %d", len(b.of))
-	}
-}
 
 func TestTooManyConnectionsOfOneAddressAreClosedAndRecorded(t *testing.T) {
 	s, _ := start(t, ServerOptions{ConnectionsEach: 2})

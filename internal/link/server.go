@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	enginev1 "github.com/arpitcoder/aegrail-engine/api/engine/v1"
+	"github.com/arpitcoder/aegrail-engine/internal/bucket"
 )
 
 // Bounds of what a caller can hold or send before and after it is known.
@@ -60,10 +61,7 @@ type ServerOptions struct {
 }
 
 // Rate is a bound: Burst at once, then PerSecond.
-type Rate struct {
-	PerSecond float64
-	Burst     int
-}
+type Rate = bucket.Rate
 
 // Refused is a call that was refused.
 type Refused struct {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	enginev1 "github.com/arpitcoder/aegrail-engine/api/engine/v1"
+	"github.com/arpitcoder/aegrail-engine/internal/bucket"
 )
 
 // service answers the calls. Each method returns what refused it, and the
@@ -27,11 +28,11 @@ type service struct {
 	enginev1.UnimplementedLinkServer
 	backend Backend
 	options ServerOptions
-	calls   *buckets              // by address
-	signs   *buckets              // by pod
-	begun   *buckets              // streams, by pod
-	reviews *buckets              // by pod, which is a gateway
-	vouch   func(remote net.Addr) // told of each caller that is known; set before the first call
+	calls   *bucket.Buckets[string] // by address
+	signs   *bucket.Buckets[string] // by pod
+	begun   *bucket.Buckets[string] // streams, by pod
+	reviews *bucket.Buckets[string] // by pod, which is a gateway
+	vouch   func(remote net.Addr)   // told of each caller that is known; set before the first call
 
 	stopping chan struct{}
 	stop     func()
@@ -46,8 +47,8 @@ type stream struct{ end context.CancelCauseFunc }
 func newService(b Backend, o ServerOptions) *service {
 	s := &service{
 		backend: b, options: o, stopping: make(chan struct{}), streams: make(map[string]*stream),
-		calls: newBuckets(o.CallsEach, maxKnown), signs: newBuckets(o.SignEach, maxKnown), begun: newBuckets(o.PolicyEach, maxKnown),
-		reviews: newBuckets(o.ReviewEach, maxKnown),
+		calls: bucket.New[string](o.CallsEach, maxKnown), signs: bucket.New[string](o.SignEach, maxKnown), begun: bucket.New[string](o.PolicyEach, maxKnown),
+		reviews: bucket.New[string](o.ReviewEach, maxKnown),
 	}
 	s.stop = sync.OnceFunc(func() { close(s.stopping) })
 	return s
@@ -114,7 +115,7 @@ func (s *service) guard(ctx context.Context, method string, who *caller, call fu
 
 // enter says whose call it is. A flood is bounded by its address before anybody
 // is asked about a token, and by its pod after.
-func (s *service) enter(ctx context.Context, limit *buckets) (Pod, error) {
+func (s *service) enter(ctx context.Context, limit *bucket.Buckets[string]) (Pod, error) {
 	who, _ := ctx.Value(callerKey{}).(*caller)
 	if who == nil {
 		return Pod{}, fmt.Errorf("a call without its guard; this is a defect")
@@ -132,7 +133,7 @@ func (s *service) enter(ctx context.Context, limit *buckets) (Pod, error) {
 	if err != nil {
 		var r *Refusal
 		if errors.As(err, &r) && r.Kind == Unauthenticated {
-			s.calls.fine(who.peer.String(), badToken-1)
+			s.calls.Fine(who.peer.String(), badToken-1)
 		}
 		return Pod{}, err
 	}
@@ -146,8 +147,8 @@ func (s *service) enter(ctx context.Context, limit *buckets) (Pod, error) {
 	return pod, s.take(limit, pod.UID, "this pod")
 }
 
-func (s *service) take(b *buckets, key, whose string) error {
-	ok, news := b.take(key, s.options.Now())
+func (s *service) take(b *bucket.Buckets[string], key, whose string) error {
+	ok, news := b.Take(key, s.options.Now())
 	if ok {
 		return nil
 	}
