@@ -2,17 +2,18 @@ package e2e
 
 import (
 	"bufio"
-	"bytes"
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -89,24 +90,39 @@ func (c *collector) take(w http.ResponseWriter, r *http.Request) {
 func (c *collector) verify() (sessions, records int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for session, lines := range c.sessions {
-		var log bytes.Buffer
-		seqs := make([]int, 0, len(lines))
-		for seq := range lines {
-			seqs = append(seqs, seq)
-		}
-		slices.Sort(seqs)
-		for _, seq := range seqs {
-			fmt.Fprintln(&log, lines[seq])
-		}
+	for _, session := range slices.Sorted(maps.Keys(c.sessions)) {
+		log := c.log(session)
 		file := filepath.Join(suite.dir, session+".log")
-		if err := os.WriteFile(file, log.Bytes(), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(strings.Join(log, "\n")+"\n"), 0o600); err != nil {
 			return 0, 0, err
 		}
 		if said, err := exec.Command(filepath.Join(suite.dir, "bin", "aegrail-engine"), "audit", "verify", file).CombinedOutput(); err != nil {
 			return 0, 0, fmt.Errorf("the log of %s, as it was delivered, does not verify: %w\n%s", session, err, said)
 		}
-		records += len(lines)
+		records += len(c.sessions[session])
 	}
 	return len(c.sessions), records, nil
+}
+
+// log are the lines of a session in their order, after those of the session that
+// it goes on from: an engine that is started again goes on with its log.
+func (c *collector) log(session string) (lines []string) {
+	at := c.sessions[session]
+	seqs := slices.Sorted(maps.Keys(at))
+	for other, its := range c.sessions {
+		if line, ok := its[seqs[0]-1]; ok && hash(line, "event_hash") == hash(at[seqs[0]], "prev_hash") {
+			lines = c.log(other)
+		}
+	}
+	for _, seq := range seqs {
+		lines = append(lines, at[seq])
+	}
+	return lines
+}
+
+// hash is a member of a record that has one.
+func hash(line, name string) string {
+	_, rest, _ := strings.Cut(line, `"`+name+`":"`)
+	value, _, _ := strings.Cut(rest, `"`)
+	return value
 }

@@ -15,7 +15,8 @@
 // in that namespace. TestMain makes certificates and images, and starts
 // cluster/node.sh in a mount and a pid namespace of its own: one node, containerd
 // of Debian, pods on a bridge, with IPv6 beside IPv4. There is no way out of the
-// namespace. All of it ends with the test binary, and run.sh removes what is left.
+// namespace. The node can be switched off and on, as a machine is; the control
+// plane goes on meanwhile. All of it ends with the test binary, and run.sh removes what is left.
 // What has a name on the machine has run.sh's process number in it, so that two
 // runs do not meet.
 //

@@ -35,6 +35,7 @@ var suite struct {
 	dir     string        // of this run: bin, images, log, kubelet
 	stack   string        // programs that the cluster is made of
 	kube    kubernetes.Interface
+	machine *machine // that the node is
 	dns     *nameserver
 	origins *origins
 	logs    *collector
@@ -76,6 +77,9 @@ func run(m *testing.M, hold bool) (code int, err error) {
 		"cluster/node.sh", suite.dir, suite.stack, nodeIP, os.Getenv(groupEnv))
 	node.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if node.Stderr, err = os.Create(filepath.Join(suite.dir, "log", "node")); err != nil {
+		return 0, err
+	}
+	if suite.machine, err = switchOf(node); err != nil {
 		return 0, err
 	}
 	if err := node.Start(); err != nil {

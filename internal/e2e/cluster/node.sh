@@ -8,14 +8,18 @@
 #
 # DIR holds pki/ and images/ and gets everything else; BIN has the programs. Pods
 # are below CGROUP, which is there.
+#
+# Takes commands on standard input, and repeats each when it is done:
+#
+#   off   the machine loses its power: every process that is not the control
+#         plane's, and all that is in memory
+#   on    it starts again, with what is on its disk
 set -euo pipefail
 dir=$1 bin=$2 ip=$3 cgroup=$4
 socket=/run/containerd/containerd.sock
 mkdir -p "$dir"/{log,containerd,cni,kubelet,sysctl}
 
 mount --make-rshared / # as kubelet's own mounts must reach the containers
-mount -t tmpfs tmpfs /run
-mkdir -p /run/lock
 echo 1 >/proc/sys/net/ipv4/ip_forward # of the network namespace alone
 echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
 # These are the machine's own. kubelet finds files here that already say what it
@@ -94,7 +98,7 @@ END
 start() {
 	local name=$1
 	shift
-	"$@" >"$dir/log/$name" 2>&1 &
+	"$@" >>"$dir/log/$name" 2>&1 &
 }
 
 # service NAME COMMAND…: start, and again whenever it ends, as a node's service manager does.
@@ -117,9 +121,53 @@ until_true() {
 	return 1
 }
 
-start containerd containerd -c "$dir/containerd.toml"
+# containers starts what kubelet has containers from. It does not wait for it.
+containers() {
+	mount -t tmpfs tmpfs /run
+	mkdir -p /run/lock
+	start containerd containerd -c "$dir/containerd.toml"
+}
+
+# pods has the node run pods.
+pods() {
+	service kubelet "$bin/kubelet" --config="$dir/kubelet.yaml" --kubeconfig="$dir/pki/kubelet.kubeconfig" --root-dir="$dir/kubelet" \
+		--hostname-override=node1 --node-ip="$ip" --cert-dir="$dir/pki"
+	start proxy "$bin/kube-proxy" --config="$dir/proxy.yaml"
+}
+
+# doomed prints the processes that end with the node: all but this one and the
+# control plane's, which would be on machines of its own.
+doomed() {
+	local p
+	for p in /proc/[0-9]*; do
+		p=${p#/proc/}
+		[[ " 1 $BASHPID $control_plane " == *" $p "* ]] || echo "$p"
+	done
+}
+
+# power_off leaves nothing but what is on disk.
+power_off() {
+	local p left
+	# The first call ends nearly all at once, as a machine's end does; what was
+	# being started meanwhile is found by the next.
+	while left=$(doomed) && [ -n "$left" ]; do
+		kill -9 $left 2>/dev/null || true
+		sleep 0.05
+	done
+	# Newest first: what is mounted on another is after it.
+	tac /proc/self/mountinfo | awk -v dir="$dir/" '$5 ~ "^/run(/|$)" || index($5, dir) == 1 {print $5}' | while read -r p; do
+		umount -l "$p" 2>/dev/null || true
+	done
+	! ip link show cni0 >/dev/null 2>&1 || ip link del cni0
+	nft flush ruleset
+	conntrack -F >/dev/null 2>&1
+	find /sys/fs/cgroup -path "*$cgroup/*" -depth -type d -exec rmdir {} + 2>/dev/null || true
+}
+
+containers
 start etcd "$bin/etcd" --data-dir "$dir/etcd" --unsafe-no-fsync \
 	--listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380
+control_plane=$!
 start apiserver "$bin/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 \
 	--bind-address=0.0.0.0 --secure-port=6443 --advertise-address="$ip" --service-cluster-ip-range=10.96.0.0/16 \
 	--authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true \
@@ -128,18 +176,31 @@ start apiserver "$bin/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 \
 	--service-account-key-file="$dir/pki/sa.key" --service-account-signing-key-file="$dir/pki/sa.key" \
 	--kubelet-client-certificate="$dir/pki/kubelet-client.crt" --kubelet-client-key="$dir/pki/kubelet-client.key" \
 	--kubelet-certificate-authority="$dir/pki/ca.crt" --kubelet-preferred-address-types=InternalIP
+control_plane+=" $!"
 until_true "$bin/kubectl" --kubeconfig "$dir/pki/admin.kubeconfig" get --raw /readyz
 start controllers "$bin/kube-controller-manager" --kubeconfig="$dir/pki/kcm.kubeconfig" --use-service-account-credentials \
 	--service-account-private-key-file="$dir/pki/sa.key" --root-ca-file="$dir/pki/ca.crt" \
 	--cluster-signing-cert-file="$dir/pki/ca.crt" --cluster-signing-key-file="$dir/pki/ca.key" \
 	--leader-elect=false --bind-address=127.0.0.1 --cluster-cidr=10.244.0.0/16 --allocate-node-cidrs=false
+control_plane+=" $!"
 start scheduler "$bin/kube-scheduler" --kubeconfig="$dir/pki/scheduler.kubeconfig" --leader-elect=false --bind-address=127.0.0.1
+control_plane+=" $!"
 
 until_true ctr -a "$socket" version
 for image in "$dir"/images/*.tar; do
 	ctr -a "$socket" -n k8s.io images import "$image" >>"$dir/log/images" 2>&1
 done
-service kubelet "$bin/kubelet" --config="$dir/kubelet.yaml" --kubeconfig="$dir/pki/kubelet.kubeconfig" --root-dir="$dir/kubelet" \
-	--hostname-override=node1 --node-ip="$ip" --cert-dir="$dir/pki"
-start proxy "$bin/kube-proxy" --config="$dir/proxy.yaml"
+pods
+
+while read -r command; do
+	case $command in
+	off) power_off ;;
+	on)
+		containers
+		until_true ctr -a "$socket" version
+		pods
+		;;
+	esac
+	echo "$command"
+done
 wait
