@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -89,17 +90,34 @@ func TestAPolicyThatDoesNotCompileFailsTheInstallation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	broken := filepath.Join(t.TempDir(), "broken.yaml")
-	if err := os.WriteFile(broken, []byte("policies:\n  bot:\n    agents: {namespaces: [x]}\n    rules:\n      - name: gate\n        hosts: [api.model.example]\n        when: 'request.nonsense == 1'\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	install(t)
-	_, err = command("", "helm", "upgrade", "aegrail", chart, "--namespace", control, "--values", "testdata/values.yaml", "--values", broken, "--timeout", "100s")
-	if err == nil {
-		t.Fatal("helm takes a policy that does not compile")
-	}
-	if !strings.Contains(err.Error(), "spec.rules[0].when") {
-		t.Errorf("it does not name rule and field: %v", err)
+	for field, rule := range map[string]string{
+		"spec.rules[0].when": `when: 'request.nonsense == 1'`,
+		// It is there, in the image that the check runs in, and is no file of control's to serve.
+		"spec.rules[0].upstream.rootsFile": `upstream: {rootsFile: /etc/ssl/certs/ca-certificates.crt}`,
+	} {
+		broken := filepath.Join(t.TempDir(), "broken.yaml")
+		if err := os.WriteFile(broken, []byte("policies:\n  bot:\n    agents: {namespaces: [x]}\n    rules:\n      - name: gate\n        hosts: [api.model.example]\n        "+rule+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err = command("", "helm", "upgrade", "aegrail", chart, "--namespace", control, "--values", "testdata/values.yaml", "--values", broken, "--timeout", "100s")
+		if err == nil {
+			t.Fatal("helm takes a policy that does not compile: " + rule)
+		}
+		if !strings.Contains(err.Error(), field+":") || !strings.Contains(err.Error(), "rule gate of policy bot") {
+			t.Errorf("it does not name rule and field: %v", err)
+		}
+
+		// Past the chart, by the webhook.
+		policy := fmt.Sprintf("apiVersion: aegrail.io/v1alpha1\nkind: AgentPolicy\nmetadata: {name: bot}\nspec:\n  agents: {namespaces: [x]}\n  rules:\n    - name: gate\n      hosts: [api.model.example]\n      %s\n", rule)
+		patch, err := json.Marshal(map[string]any{"data": map[string]string{"policy.yaml": policy}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = command("", "kubectl", "patch", "configmap", "-n", control, "aegrail-policy", "--type=merge", "-p", string(patch))
+		if err == nil || !strings.Contains(err.Error(), "policies.aegrail.io") || !strings.Contains(err.Error(), field+":") {
+			t.Errorf("the webhook says of %s: %v", rule, err)
+		}
 	}
 }
 
