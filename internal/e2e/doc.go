@@ -16,9 +16,9 @@
 // cluster/node.sh in a mount and a pid namespace of its own: one node, containerd
 // of Debian, pods on a bridge, with IPv6 beside IPv4. There is no way out of the
 // namespace. The node can be switched off and on, as a machine is; the control
-// plane goes on meanwhile. All of it ends with the test binary, and run.sh removes what is left.
-// What has a name on the machine has run.sh's process number in it, so that two
-// runs do not meet.
+// plane goes on meanwhile. All of it ends with the test binary, and run.sh
+// removes what is left. What has a name on the machine has run.sh's process
+// number in it, so that two runs do not meet.
 //
 // # The world
 //
@@ -26,6 +26,8 @@
 // keeps the names that it was asked for, and origins on public addresses, which
 // keep what arrived. They say what got through; the engine's word is not taken.
 // Every engine's records go to a sink there, and all of them verify at the end.
+// What engines and control say in metrics is scraped from there too, and promtool
+// evaluates the alerts and the dashboard that ship over it.
 //
 // # The pods
 //

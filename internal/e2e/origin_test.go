@@ -99,6 +99,13 @@ func (o *origins) datagrams() []string {
 	return append([]string(nil), o.packets...)
 }
 
+// forget has datagrams be as if none had arrived.
+func (o *origins) forget() {
+	o.mu.Lock()
+	o.packets = nil
+	o.mu.Unlock()
+}
+
 func (o *origins) stop() {
 	for _, p := range o.udp {
 		p.Close()

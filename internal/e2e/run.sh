@@ -91,6 +91,7 @@ for p in agent pause; do
 done
 (cd ../.. && "$go" build -trimpath -ldflags='-s -w' -o "$dir/bin/" ./cmd/...)
 "$go" test -c -o "$dir/bin/e2e.test" .
+ln -s "$(../../.ci/promtool)" "$dir/bin/promtool"
 
 # In the background, since a trap waits for what is in the foreground.
 AEGRAIL_E2E_DIR=$dir AEGRAIL_E2E_STACK=$bin AEGRAIL_E2E_CGROUP=/$netns nsenter --net="/run/netns/$netns" "$dir/bin/e2e.test" -test.v -test.timeout 25m "$@" &
