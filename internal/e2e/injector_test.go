@@ -129,10 +129,15 @@ spec:
 // The webhooks hold also those whom no role holds: what follows is done as the cluster's administrator.
 func TestE07WhatIsInjectedStaysSoWhoeverAsks(t *testing.T) {
 	a := injected(t)
+	resize := func(containers, fields string) []string {
+		return []string{"patch", "pod", "-n", a.namespace, a.pod, "--subresource=resize", "-p", `{"spec": {"` + containers + `": [` + fields + `]}}`}
+	}
 	for _, row := range []struct {
 		says string
 		args []string
 	}{
+		{"spec.initContainers[aegrail-engine].resources", resize("initContainers", `{"name": "aegrail-engine", "resources": {"limits": {"memory": "65Mi"}}}`)},
+		{"spec.initContainers[aegrail-engine].resizePolicy", resize("initContainers", `{"name": "aegrail-engine", "resizePolicy": [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]}`)},
 		{"metadata.labels[aegrail.io/injected]", []string{"label", "pod", "-n", a.namespace, a.pod, "aegrail.io/injected-"}},
 		{"metadata.annotations[aegrail.io/inject]", []string{"annotate", "pod", "-n", a.namespace, a.pod, "aegrail.io/inject=false"}},
 		{"metadata.annotations[aegrail.io/engine-uid]", []string{"annotate", "--overwrite", "pod", "-n", a.namespace, a.pod, "aegrail.io/engine-uid=1000"}},
@@ -149,5 +154,6 @@ func TestE07WhatIsInjectedStaysSoWhoeverAsks(t *testing.T) {
 		}
 	}
 	kubectl(t, "label", "pod", "-n", a.namespace, a.pod, "team=support") // what is not ours
+	kubectl(t, resize("containers", `{"name": "agent", "resources": {"requests": {"cpu": "11m"}}}`)...)
 	kubectl(t, "exec", "-n", a.namespace, a.pod, "-c", "aegrail-engine", "--", "/aegrail-engine", "audit", "verify", "/var/log/aegrail/audit.log")
 }
