@@ -21,7 +21,7 @@ func TestK02APolicyThatGainsAHostBringsANewAuthorityUnderLoad(t *testing.T) {
 	if got := a.send(t, "GET", "https://"+otherHost+"/k02", ""); got.Error == "" {
 		t.Fatalf("before the change: %+v", got)
 	}
-	reloads := a.mustMetric(t, "aegrail_ca_reloads_total")
+	reloads := a.mustMetric(t, authoritiesLoaded)
 	l := loadFrom(t, a)
 	upgradeProduct(t, "--set", "policies.support-bot.rules[1].name=files", "--set", "policies.support-bot.rules[1].hosts[0]="+otherHost)
 	await(t, "the new host can be reached", func(context.Context) error {
@@ -30,7 +30,7 @@ func TestK02APolicyThatGainsAHostBringsANewAuthorityUnderLoad(t *testing.T) {
 		}
 		return nil
 	})
-	if now := a.mustMetric(t, "aegrail_ca_reloads_total"); now <= reloads {
+	if now := a.mustMetric(t, authoritiesLoaded); now <= reloads {
 		t.Errorf("the authority was loaded %v times before and %v after: the old one cannot sign for the new host", reloads, now)
 	}
 	upgradeProduct(t)

@@ -94,10 +94,10 @@ spec:
 
 	// Its engine needs another intermediate for a policy with one more host, and
 	// gets it from the root that the agent has read.
-	reloads, nodes := before.mustMetric(t, "aegrail_ca_reloads_total"), node.mustMetric(t, "aegrail_ca_reloads_total")
+	reloads, nodes := before.mustMetric(t, authoritiesLoaded), node.mustMetric(t, authoritiesLoaded)
 	upgradeProduct(t, "--set", "policies.support-bot.rules[1].name=more", "--set", "policies.support-bot.rules[1].hosts[0]=more.model.example")
-	before.grows(t, "aegrail_ca_reloads_total", reloads)
-	node.grows(t, "aegrail_ca_reloads_total", nodes)
+	before.grows(t, authoritiesLoaded, reloads)
+	node.grows(t, authoritiesLoaded, nodes)
 	if got := before.root(t); got != root1 {
 		t.Errorf("with another intermediate, the pod that started before is shown a chain to %q", got)
 	}
