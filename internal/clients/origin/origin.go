@@ -154,7 +154,10 @@ func (s *Servers) serveHTTP(name string, h http.Handler, plain, h2 bool) error {
 	if err != nil {
 		return err
 	}
-	go func() { _ = server.Serve(open) }()
+	// A server of its own: one that serves plainly first never speaks HTTP/2 over TLS, which it offers all the same.
+	unprotected := &http.Server{Handler: h, ReadHeaderTimeout: 30 * time.Second}
+	s.closers = append(s.closers, unprotected.Close)
+	go func() { _ = unprotected.Serve(open) }()
 	return nil
 }
 
