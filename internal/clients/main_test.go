@@ -122,7 +122,8 @@ func furnish(dir string) error {
 		return fmt.Errorf("bringing up loopback: %w", err)
 	}
 	hosts := filepath.Join(dir, "hosts")
-	if err := os.WriteFile(hosts, []byte(origin.Hosts()), 0o644); err != nil {
+	want := []byte(origin.Hosts() + "127.0.0.1 " + gatewayHost + "\n")
+	if err := os.WriteFile(hosts, want, 0o644); err != nil {
 		return err
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
@@ -131,7 +132,7 @@ func furnish(dir string) error {
 	if err := unix.Mount(hosts, "/etc/hosts", "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mounting our hosts over /etc/hosts: %w", err)
 	}
-	if got, err := os.ReadFile("/etc/hosts"); err != nil || !bytes.Equal(got, []byte(origin.Hosts())) {
+	if got, err := os.ReadFile("/etc/hosts"); err != nil || !bytes.Equal(got, want) {
 		return fmt.Errorf("/etc/hosts is not ours after the mount: %w", err)
 	}
 	return nil

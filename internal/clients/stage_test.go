@@ -167,13 +167,15 @@ const (
 	adminAddr = "127.0.0.1:9090"
 )
 
-// serve starts the engine as a service. stop ends it, which is the end of its log.
-func (s *stage) serve() *daemon {
+// serve starts the engine as a service, with more flags. stop ends it, which is the end of its log.
+func (s *stage) serve(more ...string) *daemon {
 	s.t.Helper()
 	ca := s.file("ca")
-	s.run(suite.engine, "ca", "init", "--dir", ca).ok()
-	cmd := exec.Command(suite.engine, "serve", "--policy", suite.policy, "--ca-dir", ca, "--audit-file", s.newLog(),
-		"--upstream-roots", suite.roots, "--listen", proxyAddr, "--admin-listen", adminAddr)
+	if _, err := os.Stat(ca); err != nil {
+		s.run(suite.engine, "ca", "init", "--dir", ca).ok()
+	}
+	cmd := exec.Command(suite.engine, append([]string{"serve", "--policy", suite.policy, "--ca-dir", ca, "--audit-file", s.newLog(),
+		"--upstream-roots", suite.roots, "--listen", proxyAddr, "--admin-listen", adminAddr}, more...)...)
 	cmd.Dir, cmd.Env = s.dir, s.environment()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var output bytes.Buffer
