@@ -32,7 +32,8 @@
 // # The pods
 //
 // One pod is written by hand and served by the chart without control
-// (deploy/manifests/plain-agent.yaml), the others are injected. Agents are root,
+// (deploy/manifests/plain-agent.yaml), one is behind a gateway
+// (deploy/manifests/gateway-agent.yaml), the others are injected. Agents are root,
 // and run the program agent/, which knows nothing of the engine or does
 // everything to get around it; one is Debian's Node with testdata/load.js. Tests
 // have the rows of the catalogue of attacks in their names: E are escapes from a

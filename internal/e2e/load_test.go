@@ -58,25 +58,39 @@ func (a agent) touch(file string) error {
 // end stops the load and fails the test if a single request failed.
 func (l *load) end(t *testing.T) {
 	t.Helper()
+	tallied(t, l.stopped(t))
+}
+
+// stopped stops the load and returns what the agent program says of it.
+func (l *load) stopped(t *testing.T) string {
+	t.Helper()
 	if err := l.agent.touch(l.stop); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-l.done; err != nil {
 		t.Fatal(err)
 	}
-	tallied(t, l.out)
+	return l.out
 }
 
-// tallied fails the test for each request of a load that failed, by what the agent program says at its end.
-func tallied(t *testing.T, out string) {
+// tally is what the agent program says of a load at its end.
+type tally struct {
+	Sent   int            `json:"sent"`
+	Failed map[string]int `json:"failed"` // by why
+}
+
+func tallyOf(t *testing.T, out string) (got tally) {
 	t.Helper()
-	var got struct {
-		Sent   int            `json:"sent"`
-		Failed map[string]int `json:"failed"`
-	}
 	if err := json.Unmarshal([]byte(out), &got); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	return got
+}
+
+// tallied fails the test for each request of a load that failed.
+func tallied(t *testing.T, out string) {
+	t.Helper()
+	got := tallyOf(t, out)
 	t.Logf("%d requests", got.Sent)
 	for why, n := range got.Failed {
 		t.Errorf("%d of %d requests failed: %s", n, got.Sent, why)

@@ -28,6 +28,7 @@ func world() map[string]string {
 type seen struct {
 	Host, Method, Path, From string
 	BodySHA256               string
+	Fields                   string // of the head, as Go prints them
 }
 
 // origins answer for every host of the world, over TLS, and plainly where a
@@ -127,7 +128,7 @@ func (o *origins) answer(w http.ResponseWriter, r *http.Request) {
 		return // the client is gone
 	}
 	o.mu.Lock()
-	o.requests = append(o.requests, seen{r.Host, r.Method, r.URL.Path, r.RemoteAddr, hex.EncodeToString(hash.Sum(nil))})
+	o.requests = append(o.requests, seen{r.Host, r.Method, r.URL.Path, r.RemoteAddr, hex.EncodeToString(hash.Sum(nil)), fmt.Sprint(r.Header)})
 	o.mu.Unlock()
 	fmt.Fprintf(w, "%s %s %s\n%s", r.Method, r.Host, r.URL.Path, data)
 }

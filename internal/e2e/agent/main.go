@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -69,8 +70,24 @@ func send(args []string) answer {
 	direct := f.Bool("direct", false, "ignore the proxy variables")
 	insecure := f.Bool("insecure", false, "verify nothing")
 	host := f.String("host", "", "the Host field, and the name in TLS, where it is not the URL's")
+	token := f.String("token", "", "what the proxy is told: a token, or the file of one")
 	f.Parse(args)
 	t := http.DefaultTransport.(*http.Transport).Clone()
+	if *token != "" {
+		if data, err := os.ReadFile(*token); err == nil {
+			*token = strings.TrimSpace(string(data))
+		}
+		t.ProxyConnectHeader = http.Header{"Proxy-Authorization": {"Bearer " + *token}}
+		t.Proxy = func(r *http.Request) (*url.URL, error) { // plain http has no CONNECT: as the password in the proxy's URL
+			u, err := http.ProxyFromEnvironment(r)
+			if err != nil || u == nil || r.URL.Scheme == "https" {
+				return u, err
+			}
+			with := *u
+			with.User = url.UserPassword("aegrail", *token)
+			return &with, nil
+		}
+	}
 	if *direct {
 		t.Proxy = nil
 	}
