@@ -192,6 +192,7 @@ type hostNode struct {
 type hostMore struct {
 	denies  []entry    // every deny rule
 	guards  bool       // some deny rule has paths
+	asks    bool       // some rule has a condition
 	bars    []*rule    // deny rules by host, scheme and port alone: nothing gets past them
 	tunnels []*rule    // passthrough rules
 	ends    []end      // where an allow rule leads
@@ -217,6 +218,7 @@ const maxHints = 8 // rules that a refusal's text lists
 
 func (h *hostNode) add(r *rule) {
 	h.restricts = h.restricts || r.conditional()
+	h.asks = h.asks || r.when != nil
 	h.record = max(h.record, r.record)
 	switch {
 	case r.deny && !r.conditional():

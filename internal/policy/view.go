@@ -81,6 +81,19 @@ func (v *View) Host(a canon.Authority) HostVerdict {
 	return v.host(a, false)
 }
 
+// Asks reports that a decision about a request to a may evaluate a condition,
+// which takes a thousand times as long as one that does not.
+func (v *View) Asks(a canon.Authority) bool {
+	var hosts hostList
+	v.index.find(&a, &hosts)
+	for i := range hosts.n {
+		if hosts.at(i).asks {
+			return true
+		}
+	}
+	return false
+}
+
 // Named is Host for a name that is asked for before there is a connection and
 // so a port, as in DNS: what is possible on any port.
 func (v *View) Named(name string) HostVerdict {

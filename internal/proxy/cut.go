@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,14 +18,16 @@ import (
 //
 //   - begin makes an exchange visible, end takes it back; in between its request
 //     does not change but for the header edits, and what was judged is kept;
-//   - PolicyChanged asks the new set about everything visible, heads under the
-//     connection's lock, bodies outside of it and for no longer than rejudgeWait;
+//   - PolicyChanged asks the new set about everything visible: where no condition
+//     has a say, under the connection's lock; where one has, outside of it, for no
+//     longer than rejudgeWait and for each principal in turn, so that who has many
+//     requests under way, each of which takes long, makes nobody else wait;
 //   - an exchange sees the set in force when it begins, so that none slips
 //     between a verdict and its visibility;
 //   - to cut is to cancel the exchange's context. Upstream looks at it before the
 //     first byte of a request leaves, and everything that waits ends with it.
 
-// rejudgeWait bounds how long an exchange whose body must be judged again may
+// rejudgeWait bounds how long an exchange that a condition must judge again may
 // go on under the old rules. What was not judged by then is cut.
 const rejudgeWait = time.Second
 
@@ -51,7 +55,7 @@ func (c *conn) begin(ctx context.Context, x *exchange) {
 	slow := x.rejudge()
 	c.mu.Unlock()
 	if slow != nil {
-		slow.judge()
+		slow.judge(new(canon.Request))
 	}
 }
 
@@ -142,48 +146,59 @@ func (w *watched) end() {
 	}
 }
 
-// judgement is an exchange whose body must be judged again: a copy of what was
-// asked, for a verdict without the connection's lock.
+// judgement is an exchange that a condition must judge again, for a verdict
+// without the connection's lock.
 type judgement struct {
-	c    *conn
-	x    *exchange
-	view *policy.View
-	req  canon.Request
-	body []byte
+	c         *conn
+	x         *exchange
+	id        uint64 // of x's request, as x may carry another by then
+	principal string
+	turn      int // how many of the principal's come before it
+	view      *policy.View
 }
 
-// rejudge asks the policy now in force about x, with c.mu held. Where that
-// takes the body, it returns what is to be judged.
+// rejudge asks the policy now in force about x, with c.mu held. Where a
+// condition has a say, it returns what is to be judged.
 func (x *exchange) rejudge() *judgement {
 	view := x.c.policy()
-	if view == x.view {
+	switch {
+	case view == x.view:
 		return nil
+	case view.Asks(x.req.Authority):
+		return &judgement{c: x.c, x: x, id: x.req.ID(), principal: x.c.principalID, view: view}
 	}
 	asked := x.req
 	asked.Fields = x.asked
-	d := view.Decide(&asked)
-	switch {
-	case d.NeedBody:
-		j := &judgement{c: x.c, x: x, view: view, body: x.judged}
-		asked.CopyTo(&j.req)
-		return j
-	case d.Verdict != policy.Allow:
+	if view.Decide(&asked).Verdict != policy.Allow {
 		x.cutNow()
 	}
 	return nil
 }
 
 // judge gives the verdict and cuts the exchange if it is still the same one.
-func (j *judgement) judge() {
-	if j.view.DecideBody(&j.req, j.body).Verdict != policy.Allow {
+// req is memory for a copy of what was asked.
+func (j *judgement) judge(req *canon.Request) {
+	j.c.mu.Lock()
+	there, body := j.there(), []byte(nil)
+	if there {
+		asked := j.x.req
+		asked.Fields = j.x.asked
+		asked.CopyTo(req)
+		body = j.x.judged
+	}
+	j.c.mu.Unlock()
+	if there && j.view.DecideBody(req, body).Verdict != policy.Allow {
 		j.cut()
 	}
 }
 
+// there reports that the request is still under way, with j.c.mu held.
+func (j *judgement) there() bool { return j.c.carries(j.x) && j.x.req.ID() == j.id }
+
 func (j *judgement) cut() {
 	j.c.mu.Lock()
 	defer j.c.mu.Unlock()
-	if j.c.carries(j.x) && j.x.req.ID() == j.req.ID() {
+	if j.there() {
 		j.x.cutNow()
 	}
 }
@@ -196,7 +211,7 @@ func (x *exchange) cutNow() {
 }
 
 // rejudge asks about everything of c that is under way, and adds to slow what
-// takes a body.
+// takes a condition.
 func (c *conn) rejudge(slow []*judgement) []*judgement {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -208,13 +223,15 @@ func (c *conn) rejudge(slow []*judgement) []*judgement {
 	return slow
 }
 
-// rejudgeAll judges bodies on every processor for rejudgeWait, and cuts the rest.
+// rejudgeAll judges on every processor for rejudgeWait, and cuts the rest.
 func (s *Server) rejudgeAll(slow []*judgement) {
+	inTurn(slow)
 	until := s.now().Add(rejudgeWait)
 	var next atomic.Int64
 	var workers sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), len(slow)) {
 		workers.Go(func() {
+			var req canon.Request
 			for {
 				i := int(next.Add(1)) - 1
 				switch {
@@ -223,12 +240,22 @@ func (s *Server) rejudgeAll(slow []*judgement) {
 				case s.now().After(until):
 					slow[i].cut()
 				default:
-					slow[i].judge()
+					slow[i].judge(&req)
 				}
 			}
 		})
 	}
 	workers.Wait()
+}
+
+// inTurn puts the first of each principal before anybody's second, and so on.
+func inTurn(slow []*judgement) {
+	seen := make(map[string]int)
+	for _, j := range slow {
+		j.turn = seen[j.principal]
+		seen[j.principal]++
+	}
+	slices.SortStableFunc(slow, func(a, b *judgement) int { return cmp.Compare(a.turn, b.turn) })
 }
 
 // release lets go of what c held for its exchanges, when it has ended. An exchange

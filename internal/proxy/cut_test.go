@@ -114,6 +114,50 @@ func TestAReloadJudgesBodiesAgain(t *testing.T) {
 	e.WantRecord(t, enginetest.Fields{"phase": "complete", "reason": "policy_changed"})
 }
 
+func TestAReloadIsNotHeldUpByConditionsOfAnotherAgent(t *testing.T) {
+	policies := func(extra string) string {
+		text := ""
+		for _, agent := range []string{"loud", "quiet"} {
+			text += "---\napiVersion: aegrail.io/v1alpha1\nkind: AgentPolicy\nmetadata: {name: " + agent + "}\nspec:\n  agents: {namespaces: [" + agent + "]}\n  rules:\n" +
+				"    - name: dear\n      {{to \"allowed.test\"}}\n" +
+				"      when: 'request.headers[\"x-text\"][0].matches(\"(x?){30}y(z?){30}(x+x+)+y\") || request.method in [\"GET\"" + extra + "]'\n"
+		}
+		return text[len("---\n"):]
+	}
+	more := make(chan struct{})
+	e := enginetest.Start(t, &enginetest.Options{Agents: true, Policy: policies(""), Hosts: map[string]enginetest.Host{
+		"allowed.test": {Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-more:
+			case <-r.Context().Done():
+			}
+		})},
+	}})
+	loud := dialH2As(t, e, "loud/bot", "allowed.test")
+	for range 20 { // each takes some milliseconds to judge
+		loud.open(true, ":method: GET", ":scheme: https", ":authority: "+e.Authority("allowed.test"), ":path: /loud", "x-text: "+strings.Repeat("x", 4<<10))
+	}
+	resp, err := e.ClientAs(t, "quiet/bot").Get(e.URL("allowed.test", "/quiet"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if !enginetest.Eventually(func() bool { return len(e.Origin("allowed.test").Requests()) == 21 }) {
+		t.Fatal("not all requests arrived")
+	}
+	e.SetPolicy(t, policies(", \"PUT\""))
+	close(more)
+	if _, err := io.ReadAll(resp.Body); err != nil {
+		t.Errorf("the stream that is still allowed ended with %v", err)
+	}
+	for _, end := range e.Find(t, enginetest.Fields{"phase": "complete", "agent.namespace": "quiet"}) {
+		if end.Get("event") != "egress_allowed" {
+			t.Errorf("… and its record is %v", end)
+		}
+	}
+}
+
 func TestAnAnswerThatBreaksOffDoesNotLookWholeToAnHTTP10Client(t *testing.T) {
 	e := enginetest.Start(t, &enginetest.Options{Policy: anything, Hosts: map[string]enginetest.Host{
 		"allowed.test": {Answer: func(c *enginetest.OriginConn, _ enginetest.Seen) {
