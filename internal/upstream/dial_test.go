@@ -404,6 +404,63 @@ func TestUpstreamProxy(t *testing.T) {
 	}
 }
 
+// held keeps what is written until let, so that it is one segment.
+type held struct {
+	net.Conn
+	hold bool
+	kept []byte
+}
+
+func (h *held) Write(p []byte) (int, error) {
+	if h.hold {
+		h.kept = append(h.kept, p...)
+		return len(p), nil
+	}
+	return h.Conn.Write(p)
+}
+
+func (h *held) let() {
+	h.hold = false
+	_, _ = h.Conn.Write(h.kept)
+}
+
+func TestS19SurplusInTheTLSToAnUpstreamProxyIsNeverReused(t *testing.T) {
+	ca := newAuthority(t)
+	conf := &tls.Config{Certificates: []tls.Certificate{ca.leaf(t, nil)}}
+	for _, scheme := range []string{"http", "https"} {
+		p := listen(t, nil, func(tcp net.Conn) {
+			h := &held{Conn: tcp}
+			var conn net.Conn = tls.Server(h, conf)
+			if _, err := readHead(bufio.NewReader(conn)); err != nil {
+				return
+			}
+			if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
+				return
+			}
+			if scheme == "https" {
+				conn = tls.Server(conn, conf)
+			}
+			br := bufio.NewReader(conn)
+			if _, err := readHead(br); err != nil {
+				return
+			}
+			h.hold = true // two records of the proxy's, which arrive together
+			_, _ = io.WriteString(conn, reply("ok"))
+			_, _ = io.WriteString(conn, reply("poison"))
+			h.let()
+			_, _ = io.Copy(io.Discard, br)
+		})
+		w := newWorld(t, ca, func(c *Config) { c.Proxy = &url.URL{Scheme: "https", Host: p.addr.String()} })
+		for range 2 {
+			res, err := w.sendTo(t.Context(), p.url(scheme), "GET / HTTP/1.1", nil)
+			w.expect(res, err, "ok")
+		}
+		if n := p.conns.Load(); n != 2 {
+			t.Errorf("%s: %d connections, want one for each request", scheme, n)
+		}
+	}
+}
+
 func TestUpstreamProxyThatFails(t *testing.T) {
 	ca := newAuthority(t)
 	o := listen(t, nil, script(reply("no")))

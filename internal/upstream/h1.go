@@ -99,18 +99,18 @@ func (c *conn) close() {
 func (c *conn) fresh() bool { return len(c.r.Buffered()) == 0 && c.w.quiet() }
 
 // surplus reports bytes behind a response that was read to its end, in the
-// reader or in the TLS layer. The socket is looked at before the next use. A
+// reader or in a TLS layer, the upstream proxy's included. The socket is looked at before the next use. A
 // TLS connection that has ended, by a close_notify behind the response, is marked as
 // broken.
 func (c *conn) surplus() bool {
 	if len(c.r.Buffered()) > 0 {
 		return true
 	}
-	if c.tls == nil || c.checked {
+	if c.tls == nil && c.w.under == nil || c.checked {
 		return false
 	}
 	c.w.probing = true
-	n, err := c.tls.Read(c.one[:])
+	n, err := c.rw.Read(c.one[:])
 	c.w.probing = false
 	c.checked = true
 	if _, quiet := err.(probeError); !quiet { //nolint:errorlint // comes as it is, and errors.As allocates

@@ -94,7 +94,7 @@ func (c *Client) dialProxy(ctx context.Context) (net.Conn, error) {
 	if u.Scheme == "http" {
 		return conn, nil
 	}
-	tc := tls.Client(conn, &tls.Config{
+	tc := tls.Client(&proxyWire{Conn: conn}, &tls.Config{
 		ServerName: u.Hostname(),
 		RootCAs:    c.conf.Roots,
 		MinVersion: tls.VersionTLS12,

@@ -20,7 +20,8 @@ type wire struct {
 	raw syscall.RawConn // the TCP socket
 
 	sawEOF  bool // the peer's FIN was read; owned by the reading goroutine
-	probing bool // Read answers errProbe; owned by the reading goroutine
+	probing bool // Read answers with what was read from the socket, else probeError; owned by the reading goroutine
+	under   *proxyWire
 
 	mu      sync.Mutex
 	written int64 // bytes that the kernel accepted
@@ -32,7 +33,25 @@ type wire struct {
 	pollf func(fd uintptr)
 }
 
-// errProbe answers a Read while probing. It is a temporary net.Error, since
+// proxyWire is what is below the TLS to an upstream proxy, which may hold bytes
+// that the socket does not have any more.
+type proxyWire struct {
+	net.Conn
+	probing bool // as in wire
+}
+
+// NetConn returns the connection below.
+func (p *proxyWire) NetConn() net.Conn { return p.Conn }
+
+// Read implements net.Conn.
+func (p *proxyWire) Read(b []byte) (int, error) {
+	if p.probing {
+		return 0, probeError{}
+	}
+	return p.Conn.Read(b)
+}
+
+// probeError answers a Read while probing. It is a temporary net.Error, since
 // crypto/tls keeps every other error for good.
 type probeError struct{}
 
@@ -49,6 +68,9 @@ func newWire(conn net.Conn) (*wire, error) {
 			break
 		}
 		inner = n.NetConn()
+		if p, ok := inner.(*proxyWire); ok {
+			w.under = p
+		}
 	}
 	raw, err := inner.(syscall.Conn).SyscallConn()
 	if err != nil {
@@ -62,7 +84,12 @@ func newWire(conn net.Conn) (*wire, error) {
 // Read implements net.Conn.
 func (w *wire) Read(p []byte) (int, error) {
 	if w.probing {
-		return 0, probeError{}
+		if w.under == nil {
+			return 0, probeError{}
+		}
+		w.under.probing = true
+		defer func() { w.under.probing = false }()
+		return w.Conn.Read(p)
 	}
 	n, err := w.Conn.Read(p)
 	if err != nil && n == 0 {
