@@ -118,6 +118,10 @@ func (c *conn) policy() *policy.View {
 func (c *conn) identify() *refusal {
 	p, err := c.s.cfg.Identify(c.flow)
 	if err != nil {
+		// What is refused is nobody's, whose connection ever it was before.
+		c.leaveTally()
+		c.principal, c.principalID, c.tally, c.agent = identity.Principal{}, "", nil, audit.Agent{}
+		c.bound.Store(nil)
 		if errors.Is(err, identity.ErrLater) {
 			return &refusal{status: 503, reason: "identity_unavailable", detail: err.Error()}
 		}

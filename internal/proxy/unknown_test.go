@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"testing"
@@ -41,4 +42,26 @@ func TestWhoIsNotKnownIsToldWhatToDo(t *testing.T) {
 	}
 	untouched(t, e, "allowed.test")
 	notAsked(t, e, "allowed.test")
+}
+
+func TestARefusedCallerIsNotTakenForWhoCameBeforeOnTheConnection(t *testing.T) {
+	e := enginetest.Start(t, &enginetest.Options{
+		Agents: true,
+		Policy: "- name: all\n  {{to \"plain.test\"}}\n",
+		Hosts:  map[string]enginetest.Host{"plain.test": {Plain: true}},
+	})
+	c := e.RawProxy(t)
+	host := e.Authority("plain.test")
+	ask := func(name string) *enginetest.Reply {
+		credentials := base64.StdEncoding.EncodeToString([]byte(name + ":"))
+		c.Send("GET http://" + host + "/x HTTP/1.1\r\nHost: " + host + "\r\nProxy-Authorization: Basic " + credentials + "\r\n\r\n")
+		return c.Reply("GET")
+	}
+	if r := ask("a/bot"); r.Status != 200 {
+		t.Fatalf("%d %s", r.Status, r.Reason())
+	}
+	refused(t, "somebody without a name", ask(""), 407, "unknown_principal")
+	if r := e.WantRecord(t, enginetest.Fields{"reason": "unknown_principal"}); r.Get("agent.namespace") != "" || r.Get("agent_identity") == "a/bot" {
+		t.Errorf("the refusal is in the record of the agent before: %v", r)
+	}
 }
