@@ -157,11 +157,17 @@ func (c *conn) count() {
 	}
 }
 
-// overLimit records a connection that is closed because there are too many.
-func (c *conn) overLimit() {
-	why := c.identify()
-	if why == nil {
-		why = &refusal{status: 503, reason: "too_many_connections"}
+// overLimit records and closes a connection of which there are too many; ask says
+// whether it is found out whose it is.
+func (c *conn) overLimit(ask bool) {
+	defer c.tcp.Close()
+	defer c.release()
+	defer c.s.recovered(c)
+	why := &refusal{status: 503, reason: "too_many_connections"}
+	if ask {
+		if unknown := c.identify(); unknown != nil {
+			why = unknown
+		}
 	}
 	c.refuseQuietly(why)
 }

@@ -34,6 +34,7 @@ type Server struct {
 	byClient map[netip.Addr]int
 	wg       sync.WaitGroup
 
+	turned    chan struct{} // one for each connection that is turned away now
 	bodies    bodyBudget
 	tallies   tallies
 	tidier    tidier
@@ -55,6 +56,7 @@ func New(cfg Config) (*Server, error) {
 		conns:    make(map[*conn]struct{}),
 		byClient: make(map[netip.Addr]int),
 		h2conn:   newHandover(),
+		turned:   make(chan struct{}, maxTurned),
 		bodies:   bodyBudget{held: make(map[string]int64)},
 		tallies:  tallies{of: make(map[string]*tally)},
 	}
@@ -143,14 +145,30 @@ func (s *Server) accept(ctx context.Context, ln net.Listener, serve func(*conn))
 		wait = 0
 		c := newConn(s, nc)
 		if !s.enter(c) {
-			c.overLimit()
-			c.release()
-			_ = nc.Close()
+			s.turnAway(c)
 			continue
 		}
 		go s.carry(c, serve)
 	}
 }
+
+// turnAway records and closes c, which is one connection too many. Whose it is
+// may take a while to find out, for which nobody else's connection waits; where
+// that is asked about maxTurned of them already, it is nobody's.
+func (s *Server) turnAway(c *conn) {
+	select {
+	case s.turned <- struct{}{}:
+		s.wg.Go(func() {
+			defer func() { <-s.turned }()
+			c.overLimit(true)
+		})
+	default:
+		c.overLimit(false)
+	}
+}
+
+// maxTurned is how many connections may be turned away at once with a name.
+const maxTurned = 64
 
 // carry is the life of c, or a part of it.
 func (s *Server) carry(c *conn, serve func(*conn)) {
