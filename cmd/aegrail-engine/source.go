@@ -24,7 +24,8 @@ type source interface {
 	// one agent. It is called from many goroutines, as is identify.
 	agent() identity.Principal
 
-	// identify says whose a connection is, as it begins: an identity.Func.
+	// identify says whose a connection is, as it begins and once a second that it
+	// carries a request: an identity.Func.
 	identify(flow intake.Flow) (identity.Principal, error)
 
 	// follow keeps e up to date until ctx ends. What came of each attempt goes to

@@ -34,7 +34,8 @@ func (p Principal) ID() string {
 }
 
 // Func says whose connection flow is. An error means that the caller could not
-// be established: the connection is refused and recorded.
+// be established: the connection is refused and recorded. It is asked again while
+// a connection lasts, which is refused from then on if the answer is another.
 type Func func(flow intake.Flow) (Principal, error)
 
 // Fixed returns a Func that names the same principal for every connection: a

@@ -78,7 +78,7 @@ var reasonWords = [...]string{
 	// connections
 	"bad_client_hello", "no_sni", "ech_in_passthrough", "no_application_protocol", "tls_version", "not_tls", "not_redirected",
 	"dns_name_denied", "dns_type_denied", "dns_bad_query",
-	"unknown_principal", "identity_unavailable", "too_many_connections", "client_rejected_certificate", "client_alert", "handshake_aborted",
+	"unknown_principal", "principal_changed", "identity_unavailable", "too_many_connections", "client_rejected_certificate", "client_alert", "handshake_aborted",
 	"handshake_timeout", "leaf_not_minted",
 	// policy
 	"not_in_allowlist", "method_not_allowed", "path_not_allowed", "condition_not_met", "denied_by_rule", "no_policy_for_agent",

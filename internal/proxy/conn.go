@@ -29,6 +29,7 @@ type conn struct {
 
 	principal   identity.Principal
 	principalID string
+	identified  atomic.Int64 // when it was last asked whose the connection is, unix nanoseconds
 	agent       audit.Agent
 	tally       *tally // the principal's; nil until it is known
 
@@ -122,11 +123,9 @@ func (c *conn) identify() *refusal {
 		c.leaveTally()
 		c.principal, c.principalID, c.tally, c.agent = identity.Principal{}, "", nil, audit.Agent{}
 		c.bound.Store(nil)
-		if errors.Is(err, identity.ErrLater) {
-			return &refusal{status: 503, reason: "identity_unavailable", detail: err.Error()}
-		}
-		return &refusal{status: 407, reason: "unknown_principal", detail: err.Error()}
+		return unidentified(err)
 	}
+	c.identified.Store(c.s.now().UnixNano())
 	if p != c.principal || c.principalID == "" {
 		c.leaveTally()
 		c.principal, c.principalID = p, p.ID()
@@ -137,6 +136,39 @@ func (c *conn) identify() *refusal {
 			Pod: p.Pod, Claimed: p.Claimed, InvokingUser: p.InvokingUser,
 		}
 	}
+	return nil
+}
+
+func unidentified(err error) *refusal {
+	if errors.Is(err, identity.ErrLater) {
+		return &refusal{status: 503, reason: "identity_unavailable", detail: err.Error()}
+	}
+	return &refusal{status: 407, reason: "unknown_principal", detail: err.Error()}
+}
+
+// identifyEvery is how long it is believed whose connection a tunnel is.
+const identifyEvery = time.Second
+
+// still refuses a request, at now, of a connection that is not its principal's any
+// more: a tunnel may be kept for longer than there is who opened it. The answer is
+// not 407, which in a tunnel would be its origin's.
+func (c *conn) still(now time.Time) *refusal {
+	if now.UnixNano()-c.identified.Load() < int64(identifyEvery) {
+		return nil
+	}
+	p, err := c.s.cfg.Identify(c.flow)
+	switch {
+	case err != nil:
+		why := unidentified(err)
+		if why.status == 407 {
+			why.status = 403
+		}
+		why.close, why.ends = true, true
+		return why
+	case p != c.principal:
+		return &refusal{status: 403, reason: "principal_changed", detail: "the connection belongs to somebody else by now", close: true, ends: true}
+	}
+	c.identified.Store(now.UnixNano())
 	return nil
 }
 

@@ -110,6 +110,9 @@ func (x *exchange) serve(ctx context.Context, parsed *refusal) (keep bool) {
 	defer x.giveBack()
 	why := parsed
 	if why == nil {
+		why = x.c.still(x.start)
+	}
+	if why == nil {
 		if why = x.enter(); why == nil {
 			defer x.c.tally.leave()
 			why = x.judge()

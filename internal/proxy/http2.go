@@ -224,6 +224,9 @@ func (cl *h2client) refuse(x *exchange, why *refusal) {
 		h.Set("Content-Length", strconv.Itoa(len(a.body)))
 	}
 	h["Date"] = nil
+	if why.ends {
+		h.Set("Connection", "close") // GOAWAY
+	}
 	cl.w.WriteHeader(a.status)
 	if cl.r.Method != http.MethodHead {
 		_, _ = cl.w.Write(a.body)

@@ -28,6 +28,7 @@ type refusal struct {
 	policy     bool   // a plain policy verdict, which keeps the connection where that is safe
 	failed     bool   // allowed, and then something broke: egress_error and not egress_denied
 	close      bool   // the connection cannot carry another request
+	ends       bool   // … nor over HTTP/2
 	retryAfter time.Duration
 }
 

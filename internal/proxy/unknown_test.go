@@ -4,7 +4,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/arpitcoder/aegrail-engine/internal/enginetest"
 	"github.com/arpitcoder/aegrail-engine/internal/identity"
@@ -63,5 +65,63 @@ func TestARefusedCallerIsNotTakenForWhoCameBeforeOnTheConnection(t *testing.T) {
 	refused(t, "somebody without a name", ask(""), 407, "unknown_principal")
 	if r := e.WantRecord(t, enginetest.Fields{"reason": "unknown_principal"}); r.Get("agent.namespace") != "" || r.Get("agent_identity") == "a/bot" {
 		t.Errorf("the refusal is in the record of the agent before: %v", r)
+	}
+}
+
+// A tunnel may last for longer than the token that opened it, over either protocol.
+func TestATunnelServesWhoOpenedItNoLongerThanThereIsSuch(t *testing.T) {
+	alice := identity.Principal{Namespace: "a", ServiceAccount: "alice"}
+	for name, row := range map[string]struct {
+		who    identity.Principal
+		err    error
+		status int
+		reason string
+	}{
+		"its token has ended":   {err: errors.New("no pod of ours"), status: 403, reason: "unknown_principal"},
+		"control is away":       {err: fmt.Errorf("control is away: %w", identity.ErrLater), status: 503, reason: "identity_unavailable"},
+		"it is somebody else's": {who: identity.Principal{Namespace: "a", ServiceAccount: "bob"}, status: 403, reason: "principal_changed"},
+		"it is the same pod's":  {who: alice, status: 200},
+		"it is another pod's":   {who: identity.Principal{Namespace: "a", ServiceAccount: "alice", Pod: "2"}, status: 403, reason: "principal_changed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var late atomic.Bool
+			e := enginetest.Start(t, &enginetest.Options{Proxy: func(c *proxy.Config) {
+				c.Identify = func(intake.Flow) (identity.Principal, error) {
+					if late.Load() {
+						return row.who, row.err
+					}
+					return alice, nil
+				}
+				c.Now = func() time.Time {
+					if late.Load() {
+						return time.Now().Add(time.Minute)
+					}
+					return time.Now()
+				}
+			}})
+			host := e.Authority("allowed.test")
+			h1, h2 := e.RawTunnel(t, "allowed.test", nil), dialH2(t, e, "allowed.test")
+			h1.WantOpen("allowed.test", "/before")
+			if a := h2.answer(h2.get(host, "/before")); a.Status != 200 {
+				t.Errorf("before: %v", a)
+			}
+			late.Store(true)
+			h1.Send("GET /after HTTP/1.1\r\nHost: " + host + "\r\n\r\n")
+			r := h1.Reply("GET")
+			if r.Status != row.status || r.Reason() != row.reason || r.Close != (row.status != 200) {
+				t.Errorf("HTTP/1: %d %s, closed %t", r.Status, r.Reason(), r.Close)
+			}
+			a := h2.answer(h2.get(host, "/after"))
+			if a.Status != row.status || a.Fields["x-aegrail-reason"] != row.reason {
+				t.Errorf("HTTP/2: %v", a)
+			}
+			if row.status == 200 {
+				return
+			}
+			if end := h2.answer(0); !end.Gone {
+				t.Errorf("the HTTP/2 connection goes on: %v", end)
+			}
+			e.WantRecords(t, 2, enginetest.Fields{"event": "egress_denied", "reason": row.reason, "path": "/after"})
+		})
 	}
 }

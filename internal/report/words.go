@@ -135,6 +135,7 @@ func nameWords() map[string]string {
 func identityWords() map[string]string {
 	return map[string]string{
 		"unknown_principal":    "nobody vouches for the caller",
+		"principal_changed":    "the connection's owner is another by now",
 		"identity_unavailable": "who vouches for callers could not be asked",
 		"no_policy_for_agent":  "the agent is known and no policy selects it",
 		"not_redirected":       "a connection that the redirect did not bring",
