@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/arpitcoder/aegrail-engine/internal/http1"
@@ -62,17 +63,27 @@ func (r *Response) Buffered() bool {
 	}
 }
 
-// Trailers returns the trailer fields, after io.EOF; those for one hop are not
-// among them. Valid until Close.
+// Trailers returns the trailer fields, after io.EOF; what Fields leaves out is not
+// among them either. Valid until Close.
 func (r *Response) Trailers() []http1.Field {
 	switch {
 	case r.c != nil && r.c.finished:
-		return r.c.body.Trailers()
+		return goOn(r.c.body.Trailers())
 	case r.s != nil:
-		return r.s.trailers
+		return goOn(r.s.trailers)
 	default:
 		return nil
 	}
+}
+
+// goOn returns the trailers that go on to the client. Those for one hop were
+// refused: gRPC reads a refusal's fields and an answer's trailers in one place.
+func goOn(trailers []http1.Field) []http1.Field {
+	stays := func(f http1.Field) bool { return ours(f.Name) || http1.EqualFold(f.Name, "alt-svc") }
+	if !slices.ContainsFunc(trailers, stays) {
+		return trailers
+	}
+	return slices.DeleteFunc(slices.Clone(trailers), stays)
 }
 
 // EndUpload ends what is still being sent of the request's body, and waits for

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -141,4 +142,34 @@ func TestTrailersAreRefusedAfterTheAnswerBegan(t *testing.T) {
 	_, err = readAll(res)
 	wantReason(t, err, "bad_trailer 400")
 	res.Close()
+}
+
+// TestOnlyTheEngineSendsItsFields has an origin that would like its trailers to
+// look like a refusal's fields, as they do to gRPC.
+func TestOnlyTheEngineSendsItsFields(t *testing.T) {
+	ca := newAuthority(t)
+	for proto, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {
+		o := serveHTTP(t, &tls.Config{Certificates: []tls.Certificate{ca.leaf(t, nil)}}, h2, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			for _, name := range []string{"X-Aegrail-Decision", "x-aegrail-Reason", "Alt-Svc"} {
+				w.Header().Set(name, "head")
+				w.Header().Set(http.TrailerPrefix+name, "trailer")
+			}
+			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "7")
+			_, _ = io.WriteString(w, "ok")
+			_ = http.NewResponseController(w).Flush()
+		}))
+		w := newWorld(t, ca, nil)
+		res, err := w.send(o, "GET / HTTP/1.1", nil)
+		if err != nil || res.Proto != proto {
+			t.Fatal(proto, err)
+		}
+		if _, err := readAll(res); err != nil {
+			t.Fatal(err)
+		}
+		all := append(slices.Clone(res.Fields), res.Trailers()...)
+		if len(res.Trailers()) != 1 || field(all, "grpc-status") != "7" || field(all, "x-aegrail-decision")+field(all, "x-aegrail-reason")+field(all, "alt-svc") != "" {
+			t.Errorf("%s: %s", proto, all)
+		}
+		res.Close()
+	}
 }
