@@ -214,6 +214,7 @@ func (c *conn) serveForward() {
 		if !c.nextHead(c.tcp) {
 			return
 		}
+		c.socket().shake = false
 		if intake.IsConnect(&c.head) {
 			c.connect()
 			return
@@ -289,6 +290,7 @@ func (c *conn) nextHead(rw net.Conn) bool {
 // is worth knowing.
 func (c *conn) leftWithAlert(err error) {
 	var op *net.OpError
+	err = c.socket().heard(err)
 	if errors.As(err, &op) && op.Op == "remote error" {
 		why := c.handshakeRefusal(err)
 		c.s.cfg.Metrics.Handshake(outcomeOf(why))

@@ -102,7 +102,7 @@ func (c *conn) terminate() (*tls.Conn, *refusal) {
 	err := tc.HandshakeContext(context.Background())
 	c.wire.shake = false
 	if err != nil {
-		why := c.handshakeRefusal(err)
+		why := c.handshakeRefusal(c.wire.heard(err))
 		if why.reason != "not_tls" { // which may be HTTP that a rule allows
 			c.s.cfg.Metrics.Handshake(outcomeOf(why))
 		}
@@ -127,12 +127,6 @@ func (c *conn) handshakeRefusal(err error) *refusal {
 		return c.helloRefused
 	}
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "local error" {
-		if said, ok := c.wire.plainAlert(); ok {
-			op = &net.OpError{Op: "remote error", Err: said}
-			err = op
-		}
-	}
 	text := err.Error()
 	switch {
 	case errors.Is(err, errNotTLS):

@@ -3,6 +3,8 @@ package proxy_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"net"
 	"net/http"
 	"net/url"
@@ -35,6 +37,47 @@ type countedConn struct {
 func (c countedConn) Write(p []byte) (int, error) {
 	c.writes.Add(1)
 	return c.Conn.Write(p)
+}
+
+// A client that does not trust the port's own certificate is recorded too, also one
+// that says so in the clear.
+func TestAClientThatRejectsThePortsCertificateIsRecorded(t *testing.T) {
+	e := enginetest.Start(t, nil)
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() {
+		served <- e.Server.ServeTLS(ctx, ln, &tls.Config{GetCertificate: func(chi *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return e.Leaves.Leaf(chi.Context(), "proxy.test")
+		}})
+	}()
+	for i, plain := range []bool{false, true} {
+		nc, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &clearAlert{Conn: nc}
+		cfg := &tls.Config{RootCAs: e.Root.Pool, ServerName: "proxy.test"}
+		if plain {
+			cfg.RootCAs = e.CAPool
+			cfg.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error {
+				w.end("\x15\x03\x03\x00\x02\x02\x30")
+				return errors.New("not trusted")
+			}
+		}
+		if err := tls.Client(w, cfg).Handshake(); err == nil {
+			t.Fatal("the certificate is trusted")
+		}
+		e.WantRecords(t, i+1, enginetest.Fields{"event": "egress_error", "reason": "client_rejected_certificate"})
+		_ = nc.Close()
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
 }
 
 // TestBelowTLSOfThePortAPieceIsOneWrite downloads through a port that speaks TLS

@@ -108,7 +108,7 @@ func (l wired) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &wire{Conn: nc}, nil
+	return &wire{Conn: nc, shake: true}, nil // until the first head
 }
 
 // ServeTransparent takes connections that the kernel redirected (Linux). It

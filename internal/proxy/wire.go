@@ -92,14 +92,18 @@ func (w *wire) keepEnd(p []byte) {
 	copy(w.end[alertRecord-len(p):], p)
 }
 
-// plainAlert is the alert in the clear that the client's handshake ended with. In
-// TLS 1.3 a client that refuses our certificate may not have begun to encrypt
-// (OpenSSL has not), and crypto/tls, which has, calls its alert a record with a bad
-// MAC. Nothing vouches for what it says, so it gives a failure its name and decides
-// nothing.
-func (w *wire) plainAlert() (tls.AlertError, bool) {
+// heard is err, or where a client's handshake failed for the alert in the clear that
+// it ended with: that alert. In TLS 1.3 a client that refuses our certificate may not
+// have begun to encrypt (OpenSSL has not), and crypto/tls, which has, calls its alert
+// a record with a bad MAC. Nothing vouches for what it says, so it gives a failure
+// its name and decides nothing.
+func (w *wire) heard(err error) error {
+	var op *net.OpError
 	e := &w.end
-	return tls.AlertError(e[6]), e[0] == recordAlert && e[1] == 3 && e[2] == 3 && e[3] == 0 && e[4] == 2 && (e[5] == 1 || e[5] == 2)
+	if errors.As(err, &op) && op.Op == "local error" && e[0] == recordAlert && e[1] == 3 && e[2] == 3 && e[3] == 0 && e[4] == 2 && (e[5] == 1 || e[5] == 2) {
+		return &net.OpError{Op: "remote error", Err: tls.AlertError(e[6])}
+	}
+	return err
 }
 
 func (w *wire) Write(p []byte) (int, error) {
