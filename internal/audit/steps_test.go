@@ -81,7 +81,7 @@ func TestL05ACrashAtEveryOperation(t *testing.T) {
 				if first.steps < 20 {
 					t.Fatalf("only %d operations", first.steps)
 				}
-				for n := 1; n <= first.steps; n += race.Step(5) {
+				for n := 1; n <= first.steps; n += race.Step(9) {
 					for _, part := range []int{0, 60} { // all of it: the state before the next operation
 						d := before.disk.killed()
 						d.crash, d.part = n, part
@@ -124,7 +124,7 @@ func TestL04AnErrorAtEveryOperation(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			for _, before := range beginnings(t, s) {
-				for n, last := 1, false; !last; n += race.Step(5) {
+				for n, last := 1, false; !last; n += race.Step(9) {
 					w := witness{acked: slices.Clone(before.known.acked), known: before.known.known}
 					d := before.disk.killed()
 					d.crash, d.part, d.fault, d.lossy = n, 60, row.fault, row.lossy
@@ -241,7 +241,7 @@ func TestL05SegmentsAreNotGoneWithoutARecord(t *testing.T) {
 	whole := before.killed()
 	check(t, live(keeping(whole), 100, new(witness)))
 	gone := 0
-	for n := 1; n <= whole.steps; n++ {
+	for n := 1; n <= whole.steps; n += race.Step(3) {
 		d := before.killed()
 		d.crash = n
 		_ = live(keeping(d), 100, new(witness))
@@ -268,7 +268,7 @@ func TestL05SegmentsAreNotGoneWithoutARecord(t *testing.T) {
 			}
 		}
 	}
-	if gone < 10 {
+	if gone < 10/race.Step(3) {
 		t.Fatalf("segments were gone %d times", gone)
 	}
 }
