@@ -137,7 +137,6 @@ func TestE07WhatIsInjectedStaysSoWhoeverAsks(t *testing.T) {
 		args []string
 	}{
 		{"spec.initContainers[aegrail-engine].resources", resize("initContainers", `{"name": "aegrail-engine", "resources": {"limits": {"memory": "65Mi"}}}`)},
-		{"spec.initContainers[aegrail-engine].resizePolicy", resize("initContainers", `{"name": "aegrail-engine", "resizePolicy": [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]}`)},
 		{"metadata.labels[aegrail.io/injected]", []string{"label", "pod", "-n", a.namespace, a.pod, "aegrail.io/injected-"}},
 		{"metadata.annotations[aegrail.io/inject]", []string{"annotate", "pod", "-n", a.namespace, a.pod, "aegrail.io/inject=false"}},
 		{"metadata.annotations[aegrail.io/engine-uid]", []string{"annotate", "--overwrite", "pod", "-n", a.namespace, a.pod, "aegrail.io/engine-uid=1000"}},

@@ -41,9 +41,9 @@ func CheckUpdate(before, after *corev1.Pod) error {
 	return r.err()
 }
 
-// CheckResize says whether an injected pod may be resized from before to after. Of that the API server takes resources, resize policies
-// and the size of volumes in memory. The engine's stay: who takes its memory has it killed with requests under way, and who
-// changes the policy restarts it.
+// CheckResize says whether an injected pod may be resized from before to after. Of that the API server takes resources, of some containers
+// resize policies, and the size of volumes in memory. The engine's stay: who takes its memory has it killed with requests under
+// way, and who changes the policy restarts it.
 func CheckResize(before, after *corev1.Pod) error {
 	const fix = "leave it as it was, and set engine.resources in the chart's values for pods that are made from then on; of a VerticalPodAutoscaler, " +
 		"set the mode of the container to Off in its resourcePolicy"
