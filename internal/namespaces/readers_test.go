@@ -78,6 +78,19 @@ func (w *world) has(name string, want bool) {
 	}
 }
 
+// gatewayHas gives a gateway an authority of the first generation.
+func (w *world) gatewayHas(request string) {
+	w.t.Helper()
+	authority := &cmv1.CertificateRequest{ObjectMeta: metav1.ObjectMeta{
+		Namespace: control, Name: request, Annotations: map[string]string{inject.AnnotationCAGeneration: "1"},
+		Labels: map[string]string{"app.kubernetes.io/managed-by": "aegrail-control", "aegrail.io/namespace": control, "aegrail.io/pod-uid": "9"},
+	}}
+	authority.Spec.IssuerRef.Name = "aegrail-ca-support-1"
+	if err := w.client.Create(w.t.Context(), authority); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func TestAGatewaysAgentsKeepTheRootThatTheyTrust(t *testing.T) {
 	w := gatewayWorld(t)
 	w.starts("old", bundleVolume(inject.BundleConfigMap))
@@ -100,14 +113,7 @@ func TestAGatewaysAgentsKeepTheRootThatTheyTrust(t *testing.T) {
 
 	// All trust the second one now. A gateway has an authority of the first yet,
 	// which a pod that starts without the first in its bundle would not trust.
-	authority := &cmv1.CertificateRequest{ObjectMeta: metav1.ObjectMeta{
-		Namespace: control, Name: "aegrail-pod-9-1", Annotations: map[string]string{inject.AnnotationCAGeneration: "1"},
-		Labels: map[string]string{"app.kubernetes.io/managed-by": "aegrail-control", "aegrail.io/namespace": control, "aegrail.io/pod-uid": "9"},
-	}}
-	authority.Spec.IssuerRef.Name = "aegrail-ca-support-1"
-	if err := w.client.Create(t.Context(), authority); err != nil {
-		t.Fatal(err)
-	}
+	w.gatewayHas("aegrail-pod-9-1")
 	w.reconcile("support")
 	w.signs(2)
 	w.later(24)
@@ -190,6 +196,27 @@ func TestWhoHasTheBundleIsCounted(t *testing.T) {
 			w.has("aegrail-ca-support-1", row.want)
 			w.signs(map[bool]int{true: 1, false: 2}[row.want])
 		})
+	}
+}
+
+// TestACertificateThatSomebodyDeletedIsMadeAnewForAGatewaysAgents: they trust its
+// key. Without a gateway that signs with it, or without agents, it is nobody's.
+func TestACertificateThatSomebodyDeletedIsMadeAnewForAGatewaysAgents(t *testing.T) {
+	for _, row := range []struct {
+		agents, gateway bool
+		want            int
+	}{{true, true, 1}, {true, false, 2}, {false, true, 2}} {
+		w := gatewayWorld(t)
+		if row.agents {
+			w.starts("bot", bundleVolume(inject.BundleConfigMap))
+		}
+		if row.gateway {
+			w.gatewayHas("aegrail-pod-9-1")
+		}
+		w.delete(&cmv1.Certificate{}, control, "aegrail-ca-support-1")
+		w.settle("support")
+		w.reconcile("support")
+		w.signs(row.want)
 	}
 }
 

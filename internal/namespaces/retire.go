@@ -79,7 +79,16 @@ func (r *Reconciler) first(ctx context.Context, namespace string) (int, error) {
 	}
 	last := left[len(left)-1]
 	used, err := r.inUse(ctx, namespace)
-	if err == nil && used[last] == 0 && used[anyGeneration] == 0 {
+	if err != nil || used[last] > 0 || used[anyGeneration] > 0 {
+		return last, err
+	}
+	// When its root was published went with the Certificate. That a gateway signs
+	// with it says that agents which have the bundle trust it.
+	who, err := r.readers(ctx, namespace)
+	if err == nil && len(who) > 0 {
+		err = r.signedFor(ctx, namespace, used)
+	}
+	if err == nil && used[last] == 0 {
 		last++
 	}
 	return last, err
