@@ -38,6 +38,12 @@ func gatewayed(t *testing.T) agent {
 	apply(t, batchAgent(t, a.pod))
 	ready(t, batch, a.pod)
 	twoGateways(t)
+	await(t, "control has the policy, which kubelet brings it", func(context.Context) error {
+		if got := a.send(t, "POST", "https://"+modelHost+"/v1/chat/completions", "is it there"); got.Status != 200 {
+			return fmt.Errorf("%+v", got)
+		}
+		return nil
+	})
 	progress("the gateway serves")
 	return a
 }
