@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -80,6 +81,27 @@ func TestAGatewayIsToldWhoseAConnectionIs(t *testing.T) {
 	}
 	if n := len(s.refusals()); n != 5 {
 		t.Errorf("%d refusals were recorded", n)
+	}
+}
+
+// leaving is a control that takes nobody for anybody any more.
+type leaving struct{ *vouching }
+
+func (leaving) Authenticate(context.Context, string) (Pod, error) {
+	return Pod{}, fmt.Errorf("looking for the pod: %w", Refuse(Denied, "pod_ending", "the pod has ended"))
+}
+
+// TestAGatewayIsNotToldOfItselfAsOfACaller: it would refuse who has done nothing.
+func TestAGatewayIsNotToldOfItselfAsOfACaller(t *testing.T) {
+	c := newControl(t)
+	s := &served{control: c, address: "localhost:0", backend: leaving{&vouching{control: c}}}
+	s.begin(t, ServerOptions{})
+	_, err := enginev1.NewLinkClient(s.dial(t)).Review(as(t, "the gateway's"), &enginev1.ReviewRequest{Token: "the bot's"})
+	if status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "pod_ending: the pod has ended") {
+		t.Errorf("it is told %v", err)
+	}
+	if all := s.refusals(); len(all) != 1 || !strings.Contains(all[0].Err.Error(), "looking for the pod") {
+		t.Errorf("recorded: %v", all)
 	}
 }
 

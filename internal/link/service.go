@@ -210,7 +210,7 @@ func (s *service) SignCA(ctx context.Context, req *enginev1.SignCARequest) (*eng
 func (s *service) Review(ctx context.Context, req *enginev1.ReviewRequest) (*enginev1.ReviewResponse, error) {
 	gateway, err := s.enter(ctx, s.reviews)
 	if err != nil {
-		return nil, err
+		return nil, notTheCaller(err)
 	}
 	reviewer, ok := s.backend.(Reviewer)
 	if !ok || !gateway.Gateway {
@@ -243,6 +243,33 @@ func notOurToken(err error) error {
 		return Refuse(Denied, r.Reason, "%s", r.Text)
 	}
 	return err
+}
+
+// notTheCaller keeps a gateway from taking its own refusal for that of the caller
+// it asks about. What is recorded stays.
+func notTheCaller(err error) error {
+	var r *Refusal
+	if errors.As(err, &r) && r.Kind == Denied {
+		return asker{err, Refuse(Unauthenticated, r.Reason, "%s", r.Text)}
+	}
+	return err
+}
+
+// asker is an error of who asks about a caller, and what it is told of it.
+type asker struct {
+	error
+	told *Refusal
+}
+
+func (a asker) Unwrap() error { return a.error }
+
+// As is for errors.As.
+func (a asker) As(target any) bool {
+	r, ok := target.(**Refusal)
+	if ok {
+		*r = a.told
+	}
+	return ok
 }
 
 func principal(pod Pod) *enginev1.Principal {

@@ -33,9 +33,19 @@ func (s *Signer) Authenticate(ctx context.Context, token string) (link.Pod, erro
 	if err != nil {
 		return link.Pod{}, err
 	}
-	_, who, err := s.identify(ctx, claimed)
-	if err != nil || !who.Gateway {
-		return who, err
+	pod, err := s.bound(ctx, claimed)
+	if err != nil {
+		return link.Pod{}, err
+	}
+	who, err := s.identify(pod)
+	if err == nil && !(who.Gateway && drains(pod)) {
+		err = ending(pod)
+	}
+	if err != nil {
+		return link.Pod{}, err
+	}
+	if !who.Gateway {
+		return who, nil
 	}
 	if who.CAGeneration, err = s.Generation(ctx, who.Namespace); err != nil {
 		return link.Pod{}, fmt.Errorf("reading which roots the agents of %s trust: %w", who.Namespace, err)
@@ -71,26 +81,36 @@ func (s *Signer) review(ctx context.Context, token, audience string) (link.Pod, 
 	return pod, nil
 }
 
-// identify reads the pod that a token is bound to, live, and says who it is: a
-// gateway, or else a pod as injection left it.
-func (s *Signer) identify(ctx context.Context, claimed link.Pod) (*corev1.Pod, link.Pod, error) {
-	pod, err := s.living(ctx, claimed)
-	if err != nil {
-		return nil, link.Pod{}, err
-	}
+// identify says who a pod is: a gateway, or else a pod as injection left it.
+func (s *Signer) identify(pod *corev1.Pod) (link.Pod, error) {
 	who, err := s.gateway(pod)
 	if err == nil && !who.Gateway {
 		who, err = s.injected(pod)
 	}
-	if err != nil {
-		return nil, link.Pod{}, err
-	}
-	return pod, who, nil
+	return who, err
 }
+
+// drains reports that a pod is being deleted and runs yet. A gateway goes on until
+// nobody comes any more and what is under way has ended, and needs to know whose
+// that is; another authority it does not need. A caller that brings its token
+// may end what it does.
+func drains(pod *corev1.Pod) bool { return pod.DeletionTimestamp != nil && !inject.Over(pod) }
 
 // living reads the pod that a token is bound to, live, and checks that it is that
 // pod and that it runs.
 func (s *Signer) living(ctx context.Context, claimed link.Pod) (*corev1.Pod, error) {
+	pod, err := s.bound(ctx, claimed)
+	if err == nil {
+		err = ending(pod)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return pod, nil
+}
+
+// bound reads the pod that a token is bound to, live, and checks that it is that pod.
+func (s *Signer) bound(ctx context.Context, claimed link.Pod) (*corev1.Pod, error) {
 	pod := &corev1.Pod{}
 	err := s.Live.Get(ctx, types.NamespacedName{Namespace: claimed.Namespace, Name: claimed.Name}, pod)
 	switch {
@@ -101,9 +121,6 @@ func (s *Signer) living(ctx context.Context, claimed link.Pod) (*corev1.Pod, err
 	}
 	if string(pod.UID) != claimed.UID {
 		return nil, about(pod, link.Denied, "pod_uid", "the pod %s/%s has another UID than the token's; the token is of a pod before it", claimed.Namespace, claimed.Name)
-	}
-	if err := ending(pod); err != nil {
-		return nil, err
 	}
 	if claimed.ServiceAccount != serviceAccountOf(pod) {
 		return nil, about(pod, link.Denied, "service_account", "the token is of the service account %q, the pod runs as %q", claimed.ServiceAccount, serviceAccountOf(pod))

@@ -86,11 +86,19 @@ func (s *Signer) byToken(ctx context.Context, namespace, token string) (*corev1.
 	if claimed.Namespace != namespace {
 		return nil, link.Refuse(link.Denied, "another_namespace", "the token is of a pod of another namespace than %s, which this gateway serves; use the gateway of its own", namespace)
 	}
-	return s.living(ctx, claimed)
+	pod, err := s.bound(ctx, claimed)
+	if err == nil && !drains(pod) {
+		err = ending(pod)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return pod, nil
 }
 
 // byAddress finds the one pod of a namespace that has an address for itself.
-// One on its node's network shares it with whatever else is there.
+// One on its node's network shares it with whatever else is there. One that is
+// being deleted may have lost it to another already.
 func (s *Signer) byAddress(ctx context.Context, namespace string, addr netip.Addr) (*corev1.Pod, error) {
 	addr = addr.Unmap()
 	if !addr.IsValid() || addr.Zone() != "" {

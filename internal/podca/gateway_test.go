@@ -105,7 +105,7 @@ func TestK08APodThatIsNotExactlyAGatewayIsNone(t *testing.T) {
 		{"a token that is bound to no pod", tokenIn(control, podca.Audience, "aegrail-gateway-support", "", ""), nil, link.Unauthenticated, "not_a_pod", false},
 		{"a pod before it", token(control, podca.Audience, "aegrail-gateway-support", "other"), nil, link.Denied, "pod_uid", true},
 		{"a pod that has ended", good, func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, link.Denied, "pod_ending", true},
-		{"a pod that is being deleted", good, deleting, link.Denied, "pod_ending", true},
+		{"a pod that has ended and is being deleted", good, func(p *corev1.Pod) { deleting(p); ended(p) }, link.Denied, "pod_ending", true},
 	} {
 		t.Run(row.what, func(t *testing.T) {
 			pod := gatewayPod()
@@ -121,6 +121,21 @@ func TestK08APodThatIsNotExactlyAGatewayIsNone(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAGatewayThatStopsKnowsItsCallersToTheEnd: for as long as it runs there are
+// some, and they have done nothing that they would be refused for.
+func TestAGatewayThatStopsKnowsItsCallersToTheEnd(t *testing.T) {
+	w := gatewayWorld(t, gatewayPod(deleting), caller("support", "a", "10.0.0.7"))
+	pod, err := w.signer.Authenticate(t.Context(), "gateway's")
+	if err != nil || pod != gateway {
+		t.Fatalf("%+v, %v", pod, err)
+	}
+	if got, err := w.signer.Review(t.Context(), pod, link.Caller{Address: netip.MustParseAddr("10.0.0.7")}); err != nil || got.Name != "a" {
+		t.Errorf("its caller is %+v, %v", got, err)
+	}
+	_, err = w.signGateway(w.gatewayTemplate("a.example")) // another authority it does not need
+	w.refused(link.Refused{Call: "SignCA", Pod: gateway, Err: err}, link.Denied, "pod_ending", true)
 }
 
 func deleting(p *corev1.Pod) {
@@ -354,12 +369,14 @@ func TestReviewNamesTheCallersOfAGateway(t *testing.T) {
 	w := gatewayWorld(t, callers()...)
 	w.reviews["a's"] = tokenOf(podca.GatewayAudience, "bot", "a", callerUID)
 	w.reviews["node's"] = tokenOf(podca.GatewayAudience, "bot", "node", callerUID)
+	w.reviews["leaving's"] = tokenOf(podca.GatewayAudience, "bot", "leaving", callerUID)
 	for what, row := range map[string]struct {
 		caller link.Caller
 		want   string
 	}{
 		"by token":                          {link.Caller{Token: "a's"}, "a"},
 		"by token, whatever its address":    {link.Caller{Token: "a's", Address: netip.MustParseAddr("10.0.0.11")}, "a"},
+		"by token, while it is deleted":     {link.Caller{Token: "leaving's"}, "leaving"},
 		"by token, on the node's network":   {link.Caller{Token: "node's"}, "node"},
 		"by address":                        {link.Caller{Address: netip.MustParseAddr("10.0.0.7")}, "a"},
 		"by address as IPv6 has it":         {link.Caller{Address: netip.MustParseAddr("::ffff:10.0.0.7")}, "a"},

@@ -14,7 +14,7 @@
 //
 // [Signer.Authenticate] takes a service account token for the audience
 // "aegrail-control" that Kubernetes has bound to a pod, and then looks at that
-// pod itself: it lives, has that UID and service account, and is what injection
+// pod itself: it lives (a gateway may be on its way out), has that UID and service account, and is what injection
 // left. A token that is not bound, one for another audience and one of a pod
 // that has ended say nothing.
 //

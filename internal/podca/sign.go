@@ -50,7 +50,11 @@ const (
 func (s *Signer) Sign(ctx context.Context, who link.Pod, t link.Template, csrDER []byte) (made link.Intermediate, err error) {
 	ask, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
-	pod, now, err := s.identify(ask, s.claim(who))
+	pod, err := s.living(ask, s.claim(who))
+	if err != nil {
+		return made, err
+	}
+	now, err := s.identify(pod)
 	switch {
 	case err != nil:
 		return made, err
