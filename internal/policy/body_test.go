@@ -248,3 +248,27 @@ func TestMergedRequestBytesBoundTheBodyThatIsRead(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 }
+
+func TestAHeaderThatIsAnotherOneToSomeSatisfiesNoCondition(t *testing.T) {
+	w := with(t, rules(`
+	- {name: read, hosts: [deny.example]}
+	- {name: no-role, action: deny, hosts: [deny.example], when: '"x-role" in request.headers'}
+	- {name: dry, hosts: [dry.example], when: '"x-dry-run" in request.headers'}
+	- {name: all, hosts: [all.example], when: 'request.headers.all(n, n != "x-role")'}
+	- {name: named, hosts: [named.example], when: 'request.headers["api_key"] == ["1"] || has(request.headers.other_key)'}
+	- {name: no-look, hosts: [elsewhere.example], when: 'request.method == "GET"'}`))
+	w.allow("GET https://deny.example/")
+	w.allow("GET https://deny.example/", "X-Other: 1")
+	w.deny(policy.DeniedByRule, "GET https://deny.example/", "X-Role: admin")
+	w.deny(policy.DeniedByRule, "GET https://deny.example/", "X_Role: admin")
+	w.deny(policy.DeniedByRule, "GET https://deny.example/", "x-other_name: 1") // a condition may go through all names
+	w.allow("GET https://dry.example/", "X-Dry-Run: 1")
+	w.deny(policy.ConditionNotMet, "GET https://dry.example/", "X_Dry_Run: 1")
+	w.deny(policy.ConditionNotMet, "GET https://dry.example/", "X-Dry-Run: 1", "X_Dry_Run: 0")
+	w.deny(policy.ConditionNotMet, "GET https://all.example/", "X_Role: admin")
+	w.allow("GET https://named.example/", "Api_Key: 1")
+	w.allow("GET https://named.example/", "other_key: 1")
+	w.deny(policy.ConditionNotMet, "GET https://named.example/", "Api-Key: 1")
+	w.deny(policy.ConditionNotMet, "GET https://named.example/", "Api_Key: 1", "Api-Key: 2")
+	w.allow("GET https://elsewhere.example/", "X_Role: admin")
+}

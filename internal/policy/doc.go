@@ -41,7 +41,9 @@
 //	request.body.json                   the body, read strictly; has() tells
 //	                                    whether there is one
 //
-// A name that is not in a map is an error of the condition. An error makes an
+// A name that is not in a map is an error of the condition, and so is, where it
+// looks at request.headers, a header with a '_' in its name that the condition does
+// not name: CGI reads X_Role as X-Role, and others do not. An error makes an
 // allow rule not match and a deny rule deny. A body that a rule would read and
 // that has more than one reading is denied, whatever other rules say.
 //

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -37,7 +39,10 @@ type condition struct {
 	program  cel.Program
 	text     string
 	needBody bool
-	grpc     bool // names application/grpc
+	headers  bool            // looks at the headers
+	names    map[string]bool // texts in it, in lower case: some are names of headers
+	folded   map[string]bool // … those with '_', written with '-'
+	grpc     bool            // names application/grpc
 }
 
 // newConditionEnv declares what a when sees.
@@ -82,18 +87,52 @@ func compileCondition(env *cel.Env, text string) (*condition, error) {
 	if err != nil {
 		return nil, fmt.Errorf("is not CEL here: %s", firstLine(err.Error()))
 	}
-	c := &condition{program: program, text: text}
+	c := &condition{program: program, text: text, names: map[string]bool{}, folded: map[string]bool{}}
 	tree := checked.NativeRep()
 	for _, ref := range tree.ReferenceMap() {
 		c.needBody = c.needBody || ref.Name == bodyVariable
+		c.headers = c.headers || ref.Name == "request.headers"
 	}
 	ast.PreOrderVisit(tree.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
-		if e.Kind() == ast.LiteralKind {
+		switch e.Kind() {
+		case ast.LiteralKind:
 			s, isText := e.AsLiteral().Value().(string)
 			c.grpc = c.grpc || isText && strings.HasPrefix(s, "application/grpc")
+			c.name(s)
+		case ast.SelectKind:
+			c.name(e.AsSelect().FieldName())
 		}
 	}))
 	return c, nil
+}
+
+// name takes in what may be a header's name.
+func (c *condition) name(s string) {
+	s = strings.ToLower(s)
+	c.names[s] = true
+	if strings.IndexByte(s, '_') >= 0 {
+		c.folded[strings.ReplaceAll(s, "_", "-")] = true
+	}
+}
+
+// disguised reports a field that may be one that the condition looks at to an
+// origin that reads '_' as '-', and is another to one that does not. One that the
+// condition names as it is spelled is none.
+func (c *condition) disguised(req *canon.Request) bool {
+	if !c.headers {
+		return false
+	}
+	for i := range req.Fields {
+		name := req.Fields[i].Name
+		if bytes.IndexByte(name, '_') < 0 && len(c.folded) == 0 {
+			continue
+		}
+		lower := strings.ToLower(string(name))
+		if !c.names[lower] && (strings.IndexByte(lower, '_') >= 0 || c.folded[lower]) {
+			return true
+		}
+	}
+	return false
 }
 
 func firstLine(s string) string {
@@ -180,9 +219,14 @@ func (f *facts) headerMap() map[string][]string {
 	return f.headers
 }
 
+var errDisguised = errors.New("a header whose name is another one to some, who read _ as -")
+
 // holds evaluates the condition. An error is a condition that could not be
 // answered.
 func (c *condition) holds(f *facts) (bool, error) {
+	if c.disguised(f.req) {
+		return false, errDisguised
+	}
 	out, _, err := c.program.Eval(f)
 	if err != nil {
 		return false, fmt.Errorf("evaluating the condition: %w", err)
