@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -387,4 +388,38 @@ func TestAViewIsSharedByManyConnections(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+func TestAnEgressKeepsWhatItWouldDialToo(t *testing.T) {
+	egress := func(pins string, prefixes ...string) *policy.Egress {
+		e := new(policy.Egress)
+		for _, p := range prefixes {
+			e.Addresses = append(e.Addresses, netip.MustParsePrefix(p))
+		}
+		for _, c := range pins {
+			e.SPKIPins = append(e.SPKIPins, [32]byte{byte(c)})
+		}
+		return e
+	}
+	for _, row := range []struct {
+		what     string
+		now, old *policy.Egress
+		keeps    bool
+	}{
+		{"the default", egress(""), egress(""), true},
+		{"addresses more", egress("", "10.0.0.0/8"), egress(""), true},
+		{"a wider range", egress("", "10.0.0.0/8"), egress("", "10.1.0.0/16"), true},
+		{"a narrower range", egress("", "10.1.0.0/16"), egress("", "10.0.0.0/8"), false},
+		{"another range", egress("", "10.1.0.0/16"), egress("", "10.2.0.0/16"), false},
+		{"none of two", egress("", "10.1.0.0/16", "fd00::/8"), egress("", "10.1.0.0/16", "10.2.0.0/16"), false},
+		{"no addresses", egress(""), egress("", "10.0.0.0/8"), false},
+		{"no pins any more", egress(""), egress("ab"), true},
+		{"a pin more", egress("abc"), egress("ab"), true},
+		{"a pin less", egress("a"), egress("ab"), false},
+		{"pins where there were none", egress("a"), egress(""), false},
+	} {
+		if got := row.now.Keeps(row.old); got != row.keeps {
+			t.Errorf("%s: %t", row.what, got)
+		}
+	}
 }

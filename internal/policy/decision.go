@@ -3,6 +3,7 @@ package policy
 import (
 	"crypto/x509"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/arpitcoder/aegrail-engine/internal/canon"
@@ -97,6 +98,21 @@ type Egress struct {
 	Addresses []netip.Prefix // the address guard lets these through
 	Roots     *x509.CertPool // instead of the default roots; nil: those
 	SPKIPins  [][32]byte     // SHA-256 of a public key that the chain must have; nil: any
+}
+
+// Keeps reports that what was dialled by old may go on under e: that e lets all of
+// old's addresses through, and takes every pin that was taken then. Other roots are
+// for the next connection.
+func (e *Egress) Keeps(old *Egress) bool {
+	for _, was := range old.Addresses {
+		if !slices.ContainsFunc(e.Addresses, func(p netip.Prefix) bool { return p.Bits() <= was.Bits() && p.Contains(was.Addr()) }) {
+			return false
+		}
+	}
+	if len(e.SPKIPins) == 0 {
+		return true
+	}
+	return len(old.SPKIPins) > 0 && !slices.ContainsFunc(old.SPKIPins, func(pin [32]byte) bool { return !slices.Contains(e.SPKIPins, pin) })
 }
 
 // Decision is the answer to one request.

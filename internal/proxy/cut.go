@@ -169,10 +169,16 @@ func (x *exchange) rejudge() *judgement {
 	}
 	asked := x.req
 	asked.Fields = x.asked
-	if view.Decide(&asked).Verdict != policy.Allow {
+	if !x.stillAllowed(view.Decide(&asked)) {
 		x.cutNow()
 	}
 	return nil
+}
+
+// stillAllowed reports that x may go on by d, and by the way it was dialled, with
+// c.mu held.
+func (x *exchange) stillAllowed(d policy.Decision) bool {
+	return d.Verdict == policy.Allow && d.Egress.Keeps(x.decision.Egress)
 }
 
 // judge gives the verdict and cuts the exchange if it is still the same one.
@@ -187,8 +193,14 @@ func (j *judgement) judge(req *canon.Request) {
 		body = j.x.judged
 	}
 	j.c.mu.Unlock()
-	if there && j.view.DecideBody(req, body).Verdict != policy.Allow {
-		j.cut()
+	if !there {
+		return
+	}
+	d := j.view.DecideBody(req, body)
+	j.c.mu.Lock()
+	defer j.c.mu.Unlock()
+	if j.there() && !j.x.stillAllowed(d) {
+		j.x.cutNow()
 	}
 }
 

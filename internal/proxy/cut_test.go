@@ -88,6 +88,48 @@ func TestAReloadKeepsAStreamWhoseRuleEditsWhatItTests(t *testing.T) {
 	}
 }
 
+func TestAReloadCutsWhatWasDialledByWhatNoRuleNamesAnyMore(t *testing.T) {
+	const condition = "  when: 'request.method == \"GET\"'\n"
+	named, wider := "- name: all\n  {{to \"allowed.test\"}}\n", "- name: all\n  hosts: [allowed.test]\n  ports: [{{ports}}]\n  addresses: [126.0.0.0/7]\n"
+	elsewhere := "- name: all\n  hosts: [allowed.test]\n  ports: [{{ports}}]\n  addresses: [127.0.0.0/30]\n"
+	for name, row := range map[string]struct {
+		before, after string
+		cut           bool
+	}{
+		"another rule":                   {named, named + "- name: more\n  {{to \"allowed.test\"}}\n", false},
+		"more addresses":                 {named, wider, false},
+		"fewer addresses":                {named, elsewhere, true},
+		"fewer addresses, a condition":   {named + condition, elsewhere + condition, true},
+		"another condition, all as ever": {named + condition, named + condition + "- name: more\n  {{to \"allowed.test\"}}\n", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			more := make(chan struct{})
+			e := enginetest.Start(t, &enginetest.Options{Policy: row.before, Hosts: map[string]enginetest.Host{
+				"allowed.test": {Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					_, _ = io.WriteString(w, "data: 1\n\n")
+					_ = http.NewResponseController(w).Flush()
+					select {
+					case <-more:
+					case <-r.Context().Done():
+					}
+				})},
+			}})
+			resp, err := e.Client(t).Get(e.URL("allowed.test", "/events"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			e.SetPolicy(t, row.after)
+			if !row.cut {
+				close(more)
+			}
+			if _, err := io.ReadAll(resp.Body); (err != nil) != row.cut {
+				t.Errorf("the stream ended with %v", err)
+			}
+		})
+	}
+}
+
 func TestAReloadJudgesBodiesAgain(t *testing.T) {
 	rule := func(model string) string {
 		return "- name: gate\n  {{to \"allowed.test\"}}\n  methods: [POST]\n  when: 'request.body.json.model == \"" + model + "\"'\n"
