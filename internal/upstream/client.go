@@ -92,7 +92,7 @@ type Config struct {
 	IdleTimeout time.Duration
 
 	MaxIdlePerHost int // idle HTTP/1.1 connections of one key; default 1024: those beyond are opened anew for each request
-	MaxIdle        int // idle HTTP/1.1 connections in all; default 4096
+	MaxIdle        int // idle HTTP/1.1 connections in all; default 4096: those beyond take the place of whoever holds the most
 
 	Now    func() time.Time // judges certificates; default time.Now
 	Logger *slog.Logger     // default: discards

@@ -421,7 +421,11 @@ func (c *conn) done() {
 	if cap(c.out) > 2*inlineBody {
 		c.out = nil
 	}
-	if !c.client.pool.put(c) {
+	kept, out := c.client.pool.put(c)
+	if !kept {
 		c.close()
+	}
+	if out != nil {
+		out.close()
 	}
 }

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -66,14 +67,15 @@ type pool struct {
 	live   map[*conn]struct{}   // every HTTP/1.1 connection, idle or not
 	live2  map[*h2conn]struct{} // every HTTP/2 connection
 	idle   int
-	timer  *time.Timer // nil while there is nothing to look after
+	holds  map[string]int // :: principal → its part of idle
+	timer  *time.Timer    // nil while there is nothing to look after
 	closed bool
 }
 
 func newPool(maxPerHost, maxIdle int, idleTimeout time.Duration) *pool {
 	return &pool{
 		maxPerHost: maxPerHost, maxIdle: maxIdle, idleTimeout: idleTimeout, clock: clock{time.Now()},
-		hosts: map[poolKey]*host{}, live: map[*conn]struct{}{}, live2: map[*h2conn]struct{}{},
+		hosts: map[poolKey]*host{}, holds: map[string]int{}, live: map[*conn]struct{}{}, live2: map[*h2conn]struct{}{},
 	}
 }
 
@@ -113,7 +115,7 @@ func (p *pool) take(key poolKey, h1only bool) (taken, error) {
 		c := h.idle[n-1]
 		h.idle[n-1] = nil
 		h.idle = h.idle[:n-1]
-		p.idle--
+		p.count(key.principal, -1)
 		return taken{h1: c}, nil
 	}
 	if h1only || h.proto == http11 {
@@ -168,14 +170,28 @@ func (p *pool) opened(h *host, f *flight, h1 *conn, h2 *h2conn, err error, gaveU
 	p.watch()
 }
 
+// count keeps the numbers of idle connections. Called with mu held.
+func (p *pool) count(principal string, n int) {
+	p.idle += n
+	if p.holds[principal] += n; p.holds[principal] == 0 {
+		delete(p.holds, principal)
+	}
+}
+
 // put takes c back after an exchange that ended exactly. It reports false if c
-// is not wanted; the caller then closes it.
-func (p *pool) put(c *conn) bool {
+// is not wanted. The caller closes that, and out, which is not nil if c took the
+// place of another principal's.
+func (p *pool) put(c *conn) (kept bool, out *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := c.host
-	if p.closed || h.retired || len(h.idle) >= p.maxPerHost || p.idle >= p.maxIdle {
-		return false
+	if p.closed || h.retired || len(h.idle) >= p.maxPerHost {
+		return false, nil
+	}
+	if p.idle >= p.maxIdle {
+		if out = p.room(h.key.principal); out == nil {
+			return false, nil
+		}
 	}
 	c.since = p.now()
 	h.used = c.since
@@ -187,9 +203,33 @@ func (p *pool) put(c *conn) bool {
 		}
 	}
 	h.idle = append(h.idle, c)
-	p.idle++
+	p.count(h.key.principal, 1)
 	p.watch()
-	return true
+	return true, out
+}
+
+// room takes an idle connection of whoever holds the most out of the pool, if that
+// is more than principal would hold then: who fills the pool has itself to do with
+// fewer, and nobody else. Called with mu held.
+func (p *pool) room(principal string) *conn {
+	most, holds := principal, p.holds[principal]+1
+	for who, n := range p.holds {
+		if n > holds {
+			most, holds = who, n
+		}
+	}
+	if most == principal {
+		return nil
+	}
+	for _, h := range p.hosts {
+		if h.key.principal == most && len(h.idle) > 0 {
+			c := h.idle[0]
+			h.idle = slices.Delete(h.idle, 0, 1)
+			p.count(most, -1)
+			return c
+		}
+	}
+	return nil
 }
 
 // forget is called by a connection that closes.
@@ -238,7 +278,7 @@ func (p *pool) sweep() {
 		}
 		old = append(old, h.idle[:n]...)
 		h.idle = append(h.idle[:0], h.idle[n:]...)
-		p.idle -= n
+		p.count(key.principal, -n)
 		if len(h.idle)+len(h.h2)+h.dials == 0 && now.Sub(h.used) >= p.idleTimeout {
 			delete(p.hosts, key)
 			h.swept = true
@@ -266,7 +306,7 @@ func (p *pool) retire(keep func(principal, host string, port uint16, egressKey s
 		}
 		h.retired = true
 		delete(p.hosts, key)
-		p.idle -= len(h.idle)
+		p.count(key.principal, -len(h.idle))
 		idle = append(idle, h.idle...)
 		shared = append(shared, h.h2...)
 		h.idle, h.h2 = nil, nil
@@ -297,7 +337,7 @@ func (p *pool) close() {
 	for _, h := range p.hosts {
 		h.idle, h.h2 = nil, nil
 	}
-	p.hosts, p.idle = map[poolKey]*host{}, 0
+	p.hosts, p.idle, p.holds = map[poolKey]*host{}, 0, map[string]int{}
 	live, live2 := p.live, p.live2
 	p.live, p.live2 = map[*conn]struct{}{}, map[*h2conn]struct{}{}
 	p.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -94,6 +95,40 @@ func TestPoolIsBounded(t *testing.T) {
 		if w.idle() != 2 {
 			t.Errorf("%d idle", w.idle())
 		}
+	}
+}
+
+func TestWhoFillsThePoolTakesNobodyElsesPlace(t *testing.T) {
+	const all = 6
+	o := listen(t, nil, script(slices.Repeat([]string{reply("ok")}, 4)...))
+	w := newWorld(t, nil, func(c *Config) { c.MaxIdle = all })
+	get := func(principal string, n int) (reused int) {
+		var open []*Response
+		for range n {
+			res, err := w.sendPlain(o, "GET / HTTP/1.1", &SendOptions{Principal: principal})
+			if err != nil {
+				t.Fatal(err)
+			}
+			open = append(open, res)
+		}
+		for _, res := range open {
+			if w.expect(res, nil, "ok").Reused {
+				reused++
+			}
+		}
+		return reused
+	}
+	get("loud", 2*all)
+	get("quiet", 2)
+	get("loud", 2*all)
+	if n := get("quiet", 2); n != 2 {
+		t.Errorf("%d of 2 connections were kept in a pool that another principal fills", n)
+	}
+	get("other", 2*all)
+	w.c.pool.mu.Lock()
+	defer w.c.pool.mu.Unlock()
+	if p := w.c.pool; p.idle != all || p.holds["loud"] != 2 || p.holds["quiet"] != 2 || p.holds["other"] != 2 {
+		t.Errorf("%d idle, of %v", p.idle, p.holds)
 	}
 }
 
