@@ -61,9 +61,13 @@ type ClientOptions struct {
 	Version  string                         // of the engine, for control's log
 	Logger   *slog.Logger                   // nil: none
 	Patience time.Duration                  // how long a policy waits for the authority that its new hosts need; 30 s
+	Dial     dialFunc                       // connects to Address, and finds its name; nil: as the system does
 	Gateway  bool                           // the policy is of a whole namespace, and callers are asked about
 	Away     time.Duration                  // how long control may be away before that is reported; 1 min
 }
+
+// dialFunc is a net.Dialer's DialContext.
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Client is the engine's end of the link.
 type Client struct {
@@ -97,7 +101,13 @@ func NewClient(o ClientOptions) (*Client, error) {
 	}
 	positive(&o.Patience, 30*time.Second)
 	positive(&o.Away, time.Minute)
-	conn, err := grpc.NewClient("dns:///"+o.Address,
+	target, dialler := "dns:///"+o.Address, grpc.DialOption(grpc.EmptyDialOption{})
+	if o.Dial != nil {
+		// The name is the dialler's to find: a lookup of gRPC's own would go another way.
+		target = "passthrough:///" + o.Address
+		dialler = grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return o.Dial(ctx, "tcp", address) })
+	}
+	conn, err := grpc.NewClient(target, dialler,
 		grpc.WithTransportCredentials(verified{name: host, roots: o.Roots}),
 		grpc.WithPerRPCCredentials(tokens{o.Token}),
 		// The proxy variables are an agent's way to the engine, and a DNS record

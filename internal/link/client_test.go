@@ -13,9 +13,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,6 +115,25 @@ func TestAnEngineFollowsControl(t *testing.T) {
 	p.told(t, "policy rev-3 of support/bot, no authority")
 	if r := s.refusals(); len(r) > 0 {
 		t.Errorf("refused: %v", r)
+	}
+}
+
+func TestControlIsDialledAsItIsSaidAndItsNameWithIt(t *testing.T) {
+	s, _ := start(t, ServerOptions{})
+	_, port, err := net.SplitHostPort(s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dialled atomic.Pointer[string]
+	p := runs(t, s, func(o *ClientOptions) {
+		o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			dialled.Store(&address)
+			return new(net.Dialer).DialContext(ctx, network, s.address)
+		}
+	})
+	p.told(t, firstStory)
+	if got := dialled.Load(); got == nil || *got != "localhost:"+port {
+		t.Errorf("dialled %v; it is the dialler's to find the name", got)
 	}
 }
 

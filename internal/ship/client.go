@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -20,12 +21,16 @@ const (
 	maxAnswerHead  = 64 << 10         // 64 KiB
 )
 
+// dialFunc is an http.Transport's DialContext; nil is the system's.
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
 // newClient makes a client that does what it is told: no redirects, no proxy
 // from the environment, no compression that it undoes by itself.
-func newClient(roots *x509.CertPool, timeout time.Duration) *http.Client {
+func newClient(roots *x509.CertPool, dial dialFunc, timeout time.Duration) *http.Client {
 	return &http.Client{
 		Timeout: timeout,
 		Transport: &http.Transport{
+			DialContext:            dial,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 			TLSHandshakeTimeout:    10 * time.Second,
 			ForceAttemptHTTP2:      true,

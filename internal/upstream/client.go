@@ -35,6 +35,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
@@ -50,6 +51,10 @@ type Config struct {
 	// resolver, /etc/hosts and then DNS, each name taken as absolute (the search
 	// list does not apply).
 	Resolver Resolver
+	// Control is called for each socket before it connects, and fails the dial
+	// with its error: a net.Dialer's ControlContext. So are those that ask for
+	// names, unless by a Resolver that was given. nil: none.
+	Control func(ctx context.Context, network, address string, socket syscall.RawConn) error
 	// Roots verify upstream certificates where the rule has none. nil: the system's.
 	Roots *x509.CertPool
 	// DenyCIDRs are refused like private addresses: pod, service and node ranges.
@@ -111,7 +116,7 @@ type Client struct {
 // New returns a Client. It fails for a Config that it could not act on.
 func New(c Config) (*Client, error) {
 	if c.Resolver == nil {
-		c.Resolver = systemResolver()
+		c.Resolver = systemResolver(c.Control)
 	}
 	if err := checkProxy(c.Proxy); err != nil {
 		return nil, err

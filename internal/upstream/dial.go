@@ -41,11 +41,19 @@ type Resolver interface {
 type absolute struct{ files, dns *net.Resolver }
 
 // systemResolver is the system's configuration, without its search list.
-func systemResolver() absolute {
+func systemResolver(control control) absolute {
 	return absolute{
 		files: &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errNoDNS }},
-		dns:   &net.Resolver{PreferGo: true},
+		dns:   control.resolver(),
 	}
+}
+
+// control is a net.Dialer's ControlContext; nil is none.
+type control func(ctx context.Context, network, address string, socket syscall.RawConn) error
+
+// resolver is the system's, by sockets that control has seen.
+func (c control) resolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: (&net.Dialer{ControlContext: c}).DialContext}
 }
 
 var errNoDNS = errors.New("only /etc/hosts is asked for a name that is not absolute")
@@ -200,12 +208,15 @@ func (c *Client) race(ctx context.Context, addrs []netip.AddrPort, judge func(ne
 func (c *Client) dialOne(ctx context.Context, ap netip.AddrPort, judge func(netip.AddrPort) error) (*net.TCPConn, error) {
 	d := net.Dialer{
 		Timeout: c.conf.ConnectTimeout,
-		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		ControlContext: func(ctx context.Context, network, address string, socket syscall.RawConn) error {
 			at, err := netip.ParseAddrPort(address)
 			if err != nil {
 				return fail(ReasonAddressDenied, http.StatusForbidden, "the address that is about to be dialled cannot be read", err)
 			}
-			return judge(at)
+			if err := judge(at); err != nil || c.conf.Control == nil {
+				return err
+			}
+			return c.conf.Control(ctx, network, address, socket)
 		},
 	}
 	conn, err := d.DialContext(ctx, "tcp", ap.String())

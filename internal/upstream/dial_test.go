@@ -288,7 +288,7 @@ func TestConfigIsChecked(t *testing.T) {
 }
 
 func TestSystemResolverTakesNamesAsAbsolute(t *testing.T) {
-	r := systemResolver()
+	r := systemResolver(nil)
 	var asked atomic.Int32
 	r.dns.Dial = func(context.Context, string, string) (net.Conn, error) {
 		asked.Add(1)
@@ -312,7 +312,7 @@ func TestNamesOfOneLabelAreFoundInTheHostsFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := systemResolver()
+	r := systemResolver(nil)
 	r.dns.Dial = func(context.Context, string, string) (net.Conn, error) {
 		t.Error("DNS was asked")
 		return nil, errors.New("no network")

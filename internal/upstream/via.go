@@ -84,7 +84,7 @@ func (c *Client) dialProxy(ctx context.Context) (net.Conn, error) {
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
-	d := net.Dialer{Timeout: c.conf.ConnectTimeout}
+	d := net.Dialer{Timeout: c.conf.ConnectTimeout, ControlContext: c.conf.Control, Resolver: control(c.conf.Control).resolver()}
 	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 	if err != nil {
 		e := dialError(ctx, err)
