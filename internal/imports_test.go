@@ -117,6 +117,7 @@ func rows() map[string]row {
 		"internal/trustenv":  {},
 		"internal/watch":     {modules: []string{fsnotify}},
 		"internal/flagenv":   {modules: []string{pflag}},
+		"internal/passage":   {modules: []string{xSys}},
 		"internal/redirect":  {modules: []string{nftables, xSys}},
 		"internal/resolver":  {ours: []string{"internal/canon", "internal/policy", "internal/identity", "internal/audit"}, modules: []string{miekgDNS}, tests: []string{policyTypes}},
 		"internal/isolation": {ours: []string{"internal/redirect", "internal/intake"}, modules: []string{xSys}, tests: []string{nftables}},
