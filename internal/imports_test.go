@@ -88,7 +88,7 @@ func rows() map[string]row {
 	return map[string]row{
 		// The program: it wires everything and nothing imports it.
 		"cmd/aegrail-engine": {ours: []string{anyOurs}, modules: []string{cobra, pflag, xSys}, tests: []string{nftables, kubeAPI}},
-		"cmd/aegrail-init":   {ours: []string{"internal/flagenv", "internal/redirect"}, modules: []string{cobra, pflag}, tests: []string{"internal/intake", "internal/inject", kubeAPI, nftables, xSys}},
+		"cmd/aegrail-init":   {ours: []string{"internal/flagenv", "internal/passage", "internal/redirect"}, modules: []string{cobra, pflag}, tests: []string{"internal/intake", "internal/inject", kubeAPI, nftables, xSys}},
 
 		// The public contract and the certificate authority.
 		policyTypes: {modules: []string{yaml}},
@@ -121,7 +121,7 @@ func rows() map[string]row {
 		"internal/redirect":  {modules: []string{nftables, xSys}},
 		"internal/resolver":  {ours: []string{"internal/canon", "internal/policy", "internal/identity", "internal/audit"}, modules: []string{miekgDNS}, tests: []string{policyTypes}},
 		"internal/isolation": {ours: []string{"internal/redirect", "internal/intake"}, modules: []string{xSys}, tests: []string{nftables}},
-		"internal/doctor":    {ours: []string{"internal/redirect", "internal/resolver", "internal/trustenv"}, modules: []string{miekgDNS, xSys}},
+		"internal/doctor":    {ours: []string{"internal/passage", "internal/redirect", "internal/resolver", "internal/trustenv"}, modules: []string{miekgDNS, xSys}},
 		"internal/proxy": {
 			ours: []string{
 				"internal/intake", "internal/identity", "internal/http1", "internal/canon", "internal/policy", "internal/quota",

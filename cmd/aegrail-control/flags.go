@@ -52,7 +52,6 @@ type injected struct {
 	denyCIDRs, engineArgs        []string
 	resources, initResources     string
 	logSize, logClaim            string
-	requireUser                  bool
 }
 
 func (o *injected) define(f *pflag.FlagSet) {
@@ -67,7 +66,6 @@ func (o *injected) define(f *pflag.FlagSet) {
 	f.StringVar(&o.initResources, "init-resources", "", "requests and limits of aegrail-init, as `JSON`")
 	f.StringVar(&o.logSize, "log-size-limit", "", "`SIZE` of the emptyDir of each pod's log; default 1Gi")
 	f.StringVar(&o.logClaim, "log-claim", "", "PersistentVolumeClaim `NAME` in the agents' namespaces, in place of an emptyDir")
-	f.BoolVar(&o.requireUser, "require-user", false, "refuse containers of which only the image says which user they run as")
 }
 
 // config is what is injected, with namespace as control's own.
@@ -75,7 +73,7 @@ func (o *injected) config(namespace string) (inject.Config, error) {
 	c := inject.Config{
 		Image: o.image, InitImage: o.initImage, PullPolicy: corev1.PullPolicy(o.pullPolicy),
 		Enforcement: inject.Enforcement(o.enforcement), ControlAddress: o.controlAddress,
-		DenyCIDRs: o.denyCIDRs, EngineArgs: o.engineArgs, RequireUser: o.requireUser,
+		DenyCIDRs: o.denyCIDRs, EngineArgs: o.engineArgs,
 		Log: inject.LogVolume{Claim: o.logClaim}, UID: inject.DrawUID,
 	}
 	if c.ControlAddress == "" {

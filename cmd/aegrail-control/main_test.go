@@ -37,7 +37,7 @@ func TestWrongUsageIsNamedAndEndsWithTwo(t *testing.T) {
 		"resources":           {args: append(good[:5:5], `--engine-resources={"limit":{}}`), want: "--engine-resources"},
 		"a CIDR":              {args: append(good[:5:5], "--deny-cidr=10.0.0.0"), want: "10.0.0.0"},
 		"a log level":         {args: append(good[:5:5], "--log-level=loud"), want: "--log-level"},
-		"a variable":          {args: good, env: map[string]string{"AEGRAIL_CONTROL_REQUIRE_USER": "perhaps"}, want: "AEGRAIL_CONTROL_REQUIRE_USER"},
+		"a variable":          {args: []string{"render"}, env: map[string]string{"AEGRAIL_CONTROL_ENGINE_UID": "perhaps"}, want: "AEGRAIL_CONTROL_ENGINE_UID"},
 		"files that are none": {args: good, want: "reading the certificate of webhooks and link"},
 	} {
 		code, _, stderr := command(t, row.env, "", row.args...)

@@ -35,7 +35,7 @@ func TestIsolatedExitCodesAreTheCommands(t *testing.T) {
 func TestIsolatedDoctorFindsNothingOpen(t *testing.T) {
 	c := newCage(t)
 	r := c.run("aegrail-engine", "doctor", "--policy", "policy.yaml", "--host", "api.allowed.test")
-	if r.code != 0 || strings.Contains(r.stdout, "OPEN") || !strings.Contains(r.stdout, "127.0.0.1:14443 hangs up") || !strings.HasSuffix(r.stdout, "26 held, 0 open\n") {
+	if r.code != 0 || strings.Contains(r.stdout, "OPEN") || !strings.Contains(r.stdout, "127.0.0.1:14443 hangs up") || !strings.HasSuffix(r.stdout, "27 held, 0 open\n") {
 		t.Errorf("%d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 }

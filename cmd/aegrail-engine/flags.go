@@ -15,6 +15,7 @@ import (
 	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
 	"github.com/arpitcoder/aegrail-engine/internal/flagenv"
+	"github.com/arpitcoder/aegrail-engine/internal/passage"
 	"github.com/arpitcoder/aegrail-engine/internal/ship"
 )
 
@@ -244,7 +245,8 @@ type settings struct {
 	deny    []netip.Prefix
 	proxy   *url.URL
 	level   slog.Level
-	perTime v1alpha1.Rate // zero: no limit
+	perTime v1alpha1.Rate   // zero: no limit
+	way     *passage.Client // nil: what is dialled needs no mark
 }
 
 // parseRate reads "10/sec", "100/min" or "1000/hour": the aegrail project's

@@ -26,6 +26,7 @@ type fromControl struct {
 	rootsFile, tokenFile string
 	trustFile            string // the bundle that the pod's clients trust; "": not known
 	gateway              bool   // for every pod of a namespace
+	dial                 dialFunc
 	options              policy.Options
 	before               identity.Principal // whose connections are before control has said
 	logger               *slog.Logger
@@ -45,7 +46,7 @@ func (f *fromControl) first() (compiled, *certs.Authority, error) {
 		return compiled{}, nil, badInput(fmt.Errorf("--control-trust %s: %w", f.trustFile, err))
 	}
 	f.client, err = link.NewClient(link.ClientOptions{
-		Address: f.address, Roots: f.roots, Token: f.token, Trusted: trusted, Gateway: f.gateway, Version: readBuild().version, Logger: f.logger,
+		Address: f.address, Roots: f.roots, Token: f.token, Trusted: trusted, Dial: f.dial, Gateway: f.gateway, Version: readBuild().version, Logger: f.logger,
 	})
 	return compiled{}, nil, badInput(err)
 }

@@ -56,6 +56,9 @@ func TestWhatIsInjectedIsUnderstood(t *testing.T) {
 		if s.listen != listen || s.transparent != redirected || s.dns != dns {
 			t.Errorf("%s: listens on %q %q %q", what, s.listen, s.transparent, s.dns)
 		}
+		if way := inject.PathPassage + "/" + inject.PassageSocket; (s.passage == way && s.dial() != nil && s.mark() != nil) != (c.Enforcement == inject.Transparent) {
+			t.Errorf("%s: has its sockets marked at %q", what, s.passage)
+		}
 		if isPlain := c.ControlAddress == ""; (s.control == "") != isPlain || (s.caDir == inject.PathKey && s.policy == inject.PathPolicy+"/"+inject.PlainPolicy) != isPlain {
 			t.Errorf("%s: policy and authority come from %q %q %q", what, s.control, s.caDir, s.policy)
 		}

@@ -1,13 +1,18 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
+	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/pflag"
 
 	"github.com/arpitcoder/aegrail-engine/internal/identity"
+	"github.com/arpitcoder/aegrail-engine/internal/passage"
 )
 
 // Enforcement is what keeps agents from going around the engine.
@@ -23,7 +28,7 @@ const notEnforced = "NOT ENFORCED: --enforcement advisory: an agent that ignores
 // podOptions are the flags of serve for an engine beside its agent in a pod.
 type podOptions struct {
 	agentNamespace, agentServiceAccount, agentPod, agentClaimed string
-	enforcement                                                 string
+	enforcement, passage                                        string
 }
 
 func (o *podOptions) definePod(f *pflag.FlagSet) {
@@ -32,6 +37,26 @@ func (o *podOptions) definePod(f *pflag.FlagSet) {
 	f.StringVar(&o.agentPod, "agent-pod", "", "`NAME` of the pod, for the log")
 	f.StringVar(&o.agentClaimed, "agent-claimed", "", "`NAME` that the pod claims (its label aegrail.io/identity), for the log; selects nothing")
 	f.StringVar(&o.enforcement, "enforcement", "", "what holds the agents: `transparent` (the rules of aegrail-init; the default with --transparent-listen), network (a NetworkPolicy, for a gateway) or advisory (proxy variables alone: NOT ENFORCED)")
+	f.StringVar(&o.passage, "passage", "", "have aegrail-init, which listens on the unix socket `PATH`, mark every socket before it dials: the only ones that its rules let out")
+}
+
+// dialFunc is a net.Dialer's DialContext.
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
+// dial connects by marked sockets; nil, where none is needed, is the system's way.
+func (s *settings) dial() dialFunc {
+	if s.way == nil {
+		return nil
+	}
+	return s.way.DialContext
+}
+
+// mark sees each of upstream's sockets before it connects; nil likewise.
+func (s *settings) mark() func(ctx context.Context, network, address string, socket syscall.RawConn) error {
+	if s.way == nil {
+		return nil
+	}
+	return s.way.Control
 }
 
 // inPod reports whether Kubernetes vouches for whose engine this is.
@@ -70,6 +95,12 @@ func (s *settings) parsePod() error {
 			return fmt.Errorf("%s %q: want a name of Kubernetes: lower-case letters, digits, dots and hyphens", flag, name)
 		}
 	}
+	if s.passage != "" {
+		if !filepath.IsAbs(s.passage) {
+			return fmt.Errorf("--passage %q: want the absolute path of aegrail-init's socket", s.passage)
+		}
+		s.way = passage.NewClient(s.passage)
+	}
 	if s.enforcement == "" && s.transparent != "" {
 		s.enforcement = transparent
 	}
@@ -78,6 +109,9 @@ func (s *settings) parsePod() error {
 	case transparent:
 		if s.transparent == "" || inPod && s.dns == "" {
 			return errors.New("--enforcement transparent: give --transparent-listen and --dns-listen, where the rules of aegrail-init lead to")
+		}
+		if inPod && s.passage == "" {
+			return errors.New("--enforcement transparent: give --passage, where aegrail-init listens: without it the rules lead what the engine dials back to the engine")
 		}
 	case network, advisory:
 	case "":

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/arpitcoder/aegrail-engine/internal/doctor"
 	"github.com/arpitcoder/aegrail-engine/internal/enginetest/netns"
+	"github.com/arpitcoder/aegrail-engine/internal/passage"
 	"github.com/arpitcoder/aegrail-engine/internal/redirect"
 	"github.com/arpitcoder/aegrail-engine/internal/trustenv"
 )
@@ -52,7 +54,7 @@ func podPrograms() map[string]func([]string) {
 // addresses free as injection has it.
 func podRules() redirect.Rules {
 	return redirect.Rules{
-		Transparent: 15001, DNS: 15053, Exempt: []uint32{podEngine}, Protected: []uint16{15020, 15080},
+		Transparent: 15001, DNS: 15053, Mark: passage.Mark, Protected: []uint16{15020, 15080},
 		Free: []netip.Prefix{netip.MustParsePrefix("10.77.0.2/32"), netip.MustParsePrefix("fd77::2/128")},
 	}
 }
@@ -110,10 +112,31 @@ func newInjected(t *testing.T, rules *redirect.Rules, flags ...string) *injected
 		t.Fatal(err)
 	}
 	s.world()
+	s.passage(filepath.Join(s.dir, "passage"))
 	s.serve(append([]string{"serve", "--policy", policy, "--ca-dir", filepath.Join(own, "ca"), "--audit-file", s.log,
 		"--agent-namespace", "support", "--agent-service-account", "bot", "--agent-pod", "bot-1",
-		"--transparent-listen", "127.0.0.1:15001", "--dns-listen", "127.0.0.1:15053", "--admin-listen", ":15020"}, flags...))
+		"--transparent-listen", "127.0.0.1:15001", "--dns-listen", "127.0.0.1:15053", "--admin-listen", ":15020",
+		"--passage", filepath.Join(s.dir, "passage")}, flags...))
 	return s
+}
+
+// passage marks the engine's sockets, as aegrail-init does, until the test ends.
+func (s *injected) passage(path string) {
+	s.t.Helper()
+	p := &passage.Server{Path: path, EngineUID: podEngine}
+	ln, err := p.Listen()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Serve(ctx, ln) }()
+	s.t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			s.t.Error(err)
+		}
+	})
 }
 
 const podPolicy = `apiVersion: aegrail.io/v1alpha1
@@ -350,7 +373,7 @@ func TestPodDoctorFindsThatThereAreNoRules(t *testing.T) {
 		t.Errorf("exit code %d, enforced: %v, open:\n%s", code, enforced, strings.Join(openRows, "\n"))
 	}
 	out, code := s.Run(t, s.agent(netns.Container{UID: 1000}), "aegrail-engine", "doctor", "--timeout", "300ms")
-	if code != 1 || !strings.HasSuffix(out, "\n"+unheld+"\n") || !strings.Contains(out, "change: run `aegrail-init apply`") {
+	if code != 1 || !strings.HasSuffix(out, "\n"+unheld+"\n") || !strings.Contains(out, "change: run `aegrail-init serve`") {
 		t.Errorf("exit code %d\n%s", code, out)
 	}
 }
@@ -368,11 +391,10 @@ func TestPodDoctorFindsEachHole(t *testing.T) {
 		"IPv6 is free": {func(r *redirect.Rules) { r.Free = append(r.Free, netip.MustParsePrefix("2001:db8::/32")) }, agent, nil,
 			[]string{"E1 TCP to an IPv6 address", "E2 ICMP over IPv6", "E2 UDP and QUIC over IPv6", "E2 an answer to an address that is elsewhere"}},
 		"metrics are not protected":         {func(r *redirect.Rules) { r.Protected = nil }, agent, nil, []string{"E4 the engine's metrics and administration"}},
-		"the agent is exempt":               {func(r *redirect.Rules) { r.Exempt = append(r.Exempt, 1000) }, agent, nil, allOpen()},
 		"privilege escalation":              {nil, netns.Container{UID: 1000, Escalation: true}, nil, []string{"E3 capabilities, and programs that give them"}},
 		"root with SETUID":                  {nil, netns.Container{Caps: "-all,+setuid"}, nil, []string{"E3 capabilities, and programs that give them", "E3 becoming the engine's user"}},
-		"root with NET_ADMIN":               {nil, netns.Container{Caps: "-all,+net_admin"}, nil, []string{"E3 capabilities, and programs that give them", "E3 changing the redirect rules"}},
-		"root with NET_RAW":                 {nil, netns.Container{Caps: "-all,+net_raw"}, nil, []string{"E3 capabilities, and programs that give them", "E3 raw sockets"}},
+		"root with NET_ADMIN":               {nil, netns.Container{Caps: "-all,+net_admin"}, nil, []string{"E3 capabilities, and programs that give them", "E3 changing the redirect rules", "E3 the mark of the engine's sockets"}},
+		"root with NET_RAW":                 {nil, netns.Container{Caps: "-all,+net_raw"}, nil, []string{"E3 capabilities, and programs that give them", "E3 raw sockets", "E3 the mark of the engine's sockets"}},
 		"root with SYS_PTRACE":              {nil, netns.Container{Caps: "-all,+sys_ptrace"}, nil, []string{"E3 capabilities, and programs that give them", "E3 the engine's process"}},
 		"one variable names another bundle": {nil, netns.Container{UID: 1000, Environ: []string{"NODE_EXTRA_CA_CERTS=/etc/ssl/other.pem"}}, nil, []string{"P1 the trust bundle in the environment"}},
 		"the bundle is not there":           {nil, netns.Container{UID: 1000, Environ: []string{"SSL_CERT_FILE="}}, nil, []string{"P1 the trust bundle in the environment"}},

@@ -141,7 +141,7 @@ func assemble(s settings, stdout io.Writer, logger *slog.Logger) (_ *daemon, err
 		set: rules.set, authority: ca, log: log, digests: key, leafCache: s.leafCache, logger: logger,
 		agent: d.source.agent, identify: d.source.identify, shipper: d.shipper, enforced: s.enforced(), control: s.control != "",
 		upstream: upstream.Config{
-			Roots: roots, DenyCIDRs: s.deny, Own: d.listeners.addresses(), Proxy: s.proxy, ProxyBypass: s.upstreamBypass, Logger: logger,
+			Control: s.mark(), Roots: roots, DenyCIDRs: s.deny, Own: d.listeners.addresses(), Proxy: s.proxy, ProxyBypass: s.upstreamBypass, Logger: logger,
 		},
 	})
 	if err != nil {

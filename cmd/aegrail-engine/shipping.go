@@ -55,7 +55,7 @@ func targets(flag string, values []string, parse func(string) (ship.Target, erro
 
 func newShipper(s settings, roots *x509.CertPool, logger *slog.Logger) (*ship.Shipper, error) {
 	return ship.New(ship.Config{
-		Log: s.auditFile, Anchors: s.anchors, Sinks: s.sinks, Roots: roots,
+		Log: s.auditFile, Anchors: s.anchors, Sinks: s.sinks, Roots: roots, Dial: s.dial(),
 		Identity: s.identity, Version: readBuild().version, Logger: logger,
 	})
 }

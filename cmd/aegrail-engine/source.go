@@ -41,7 +41,7 @@ func newSource(s settings, logger *slog.Logger) source {
 	}
 	if s.control != "" {
 		f := &fromControl{
-			address: s.control, rootsFile: s.controlCA, tokenFile: s.controlToken, trustFile: s.trustFile(), gateway: s.gateway,
+			address: s.control, rootsFile: s.controlCA, tokenFile: s.controlToken, trustFile: s.trustFile(), gateway: s.gateway, dial: s.dial(),
 			options: options, before: s.principal(), logger: logger,
 		}
 		f.reviewed = identity.Reviewed(f.ask, time.Now)

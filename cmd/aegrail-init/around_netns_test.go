@@ -4,7 +4,6 @@ package main
 
 import (
 	"errors"
-	"strconv"
 	"syscall"
 	"testing"
 
@@ -36,14 +35,14 @@ func (s sockets) must(err error) {
 }
 
 // nothingLeft fails if a packet has left before this, over IPv4 or IPv6.
-func nothingLeft(t *testing.T, p *netns.Pod, capture *netns.Capture) {
+func nothingLeft(t *testing.T, p *held, capture *netns.Capture) {
 	t.Helper()
 	// By IPv6 too and first: what waits for the neighbour's address goes before it.
 	for _, to := range []string{"[fd77::1]:7000", "10.77.0.1:7000"} {
-		want(t, run1(t, p, netns.Container{UID: engineUID}, "udp", to), to+": world")
+		want(t, p.engine("udp", to), to+": world")
 	}
 	for range 2 {
-		if left := capture.Until(t, "from "+strconv.Itoa(engineUID)); len(left) > 0 {
+		if left := capture.Until(t, engineAsks); len(left) > 0 {
 			t.Errorf("left the pod: %q", left)
 		}
 	}
@@ -74,6 +73,28 @@ func TestE03NobodyAnswersForAnAddressThatIsElsewhere(t *testing.T) {
 		s.must(unix.Bind(dials, elsewhere))
 		if err := unix.Connect(dials, here); !errors.Is(err, syscall.EINPROGRESS) {
 			t.Errorf("dialling: %v", err)
+		}
+	})
+	nothingLeft(t, p, capture)
+}
+
+// The engine's resolver answers whoever asks, and its answer has the question in
+// it: to somebody elsewhere that would be a message.
+func TestE03TheEnginesAnswersStayInThePod(t *testing.T) {
+	p := pod(t)
+	capture := p.Capture(t)
+	p.Do(func() {
+		s := sockets{t}
+		for i, to := range []*unix.SockaddrInet6{{Port: 53, Addr: [16]byte{15: 1}}, {Port: 53, Addr: [16]byte{0x20, 1, 0x0d, 0xb8, 15: 9}}} {
+			messages, dials := s.open(unix.AF_INET6, unix.SOCK_DGRAM), s.open(unix.AF_INET6, unix.SOCK_STREAM)
+			for _, fd := range []int{messages, dials} {
+				s.must(unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1))
+				s.must(unix.Bind(fd, &unix.SockaddrInet6{Port: 7000 + i, Addr: [16]byte{0x20, 1, 0x0d, 0xb8, 15: 1}}))
+			}
+			s.must(unix.Sendto(messages, []byte("what was stolen"), 0, to))
+			if err := unix.Connect(dials, to); !errors.Is(err, syscall.EINPROGRESS) {
+				t.Errorf("dialling: %v", err)
+			}
 		}
 	})
 	nothingLeft(t, p, capture)

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/arpitcoder/aegrail-engine/internal/inject"
+	"github.com/arpitcoder/aegrail-engine/internal/passage"
 )
 
 // What is written into pods is written elsewhere, and read here.
@@ -22,10 +23,10 @@ func TestWhatIsInjectedIsUnderstood(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := pod.Spec.InitContainers[0]
-	if first.Name != inject.ContainerInit || first.Args[0] != "apply" || len(first.Env) != 1 || first.Env[0].ValueFrom.FieldRef.FieldPath != "status.podIPs" {
+	if first.Name != inject.ContainerInit || first.Args[0] != "serve" || len(first.Env) != 1 || first.Env[0].ValueFrom.FieldRef.FieldPath != "status.podIPs" {
 		t.Fatalf("%+v", first)
 	}
-	o, flags := new(options), pflag.NewFlagSet("apply", pflag.ContinueOnError)
+	o, flags := new(options), pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	o.define(flags)
 	if err := flags.Parse(first.Args[1:]); err != nil {
 		t.Fatal(err)
@@ -33,12 +34,21 @@ func TestWhatIsInjectedIsUnderstood(t *testing.T) {
 	if err := readEnv(flags, func(name string) string { return map[string]string{first.Env[0].Name: "10.1.2.3,fd00::1"}[name] }); err != nil {
 		t.Fatal(err)
 	}
-	r, err := o.rules()
+	p, err := o.plan()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Exempt) != 1 || strconv.Itoa(int(r.Exempt[0])) != pod.Annotations[inject.AnnotationEngineUID] {
-		t.Errorf("lets out %v", r.Exempt)
+	r := p.rules
+	if r.Mark != passage.Mark || strconv.Itoa(int(p.engine.EngineUID)) != pod.Annotations[inject.AnnotationEngineUID] {
+		t.Errorf("lets out the mark %#x, of sockets of user %d", r.Mark, p.engine.EngineUID)
+	}
+	if p.engine.Path != inject.PathPassage+"/"+inject.PassageSocket || len(first.VolumeMounts) != 1 || first.VolumeMounts[0].MountPath != inject.PathPassage {
+		t.Errorf("is asked at %s, with %v mounted", p.engine.Path, first.VolumeMounts)
+	}
+	// It is up when this says so: the same flags as those that it serves with.
+	probe := first.StartupProbe.Exec.Command
+	if want := append([]string{inject.CommandInit, "check"}, first.Args[1:]...); !slices.Equal(probe, want) {
+		t.Errorf("the probe is %q, want %q", probe, want)
 	}
 	if r.Transparent != inject.PortTransparent || r.DNS != inject.PortDNS || !slices.Equal(r.Protected, []uint16{inject.PortAdmin, inject.PortProxy}) {
 		t.Errorf("%d %d %d", r.Transparent, r.DNS, r.Protected)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +23,7 @@ import (
 
 	"github.com/arpitcoder/aegrail-engine/internal/enginetest/netns"
 	"github.com/arpitcoder/aegrail-engine/internal/intake"
+	"github.com/arpitcoder/aegrail-engine/internal/passage"
 )
 
 // engineUID is what the engine runs as in these tests, agentUID what an agent does.
@@ -34,9 +37,13 @@ const patience = 20 * time.Second
 
 func TestMain(m *testing.M) {
 	netns.Programs(map[string]func([]string){
-		"aegrail-init": func(args []string) { os.Exit(report(os.Stderr, run(args, os.Getenv, os.Stdout, os.Stderr))) },
-		"tcp":          tcpProgram,
-		"udp":          udpProgram,
+		"aegrail-init": func([]string) { main() },
+		"tcp":          func(args []string) { tcpProgram(plain, args) },
+		"udp":          func(args []string) { udpProgram(plain, fmt.Sprintf("from %d", os.Getuid()), args) },
+		"engine tcp":   func(args []string) { tcpProgram(marked(args[0]), args[1:]) },
+		"engine udp":   func(args []string) { udpProgram(marked(args[0]), engineAsks, args[1:]) },
+		"mark":         markProgram,
+		"set mark":     setMarkProgram,
 		"sockets":      socketsProgram,
 		"become":       becomeProgram,
 		"change":       changeProgram,
@@ -57,10 +64,22 @@ func say(what string, err error) {
 	}
 }
 
+// dial is a net.Dialer's DialContext.
+type dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+func plain(ctx context.Context, network, address string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, network, address)
+}
+
+// marked dials as the engine does.
+func marked(path string) dial { return passage.NewClient(path).DialContext }
+
 // tcpProgram dials each address and prints the line that whoever answers says.
-func tcpProgram(args []string) {
+func tcpProgram(dial dial, args []string) {
 	for _, to := range args {
-		conn, err := net.DialTimeout("tcp", to, patience)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		conn, err := dial(ctx, "tcp", to)
+		cancel()
 		if err != nil {
 			say(to, err)
 			continue
@@ -76,13 +95,16 @@ func tcpProgram(args []string) {
 	}
 }
 
-// udpProgram sends its user's name to each address and prints what comes back.
-func udpProgram(args []string) {
+// engineAsks is what the engine sends by UDP.
+const engineAsks = "the engine asks"
+
+// udpProgram sends a message to each address and prints what comes back.
+func udpProgram(dial dial, message string, args []string) {
 	for _, to := range args {
-		conn, err := net.Dial("udp", to)
+		conn, err := dial(context.Background(), "udp", to)
 		if err == nil {
 			_ = conn.SetDeadline(time.Now().Add(patience))
-			_, err = fmt.Fprintf(conn, "from %d", os.Getuid())
+			_, err = conn.Write([]byte(message))
 		}
 		if err != nil {
 			say(to, err)
@@ -223,21 +245,65 @@ func answer(t *testing.T, n *netns.Namespace, uid int, who string, addrs ...stri
 	}
 }
 
-// pod is a pod whose rules aegrail-init has made, with what stands in for the
-// engine, an app in it, and the world, which answers at every address.
-func pod(t *testing.T, flags ...string) *netns.Pod {
+// held is a pod that aegrail-init holds, and where that is asked for a mark.
+type held struct {
+	*netns.Pod
+	t     *testing.T
+	way   string   // the passage
+	flags []string // of serve and check
+	stop  func()   // ends aegrail-init
+}
+
+// pod is a pod that aegrail-init holds, with what stands in for the engine, an
+// app in it, and the world, which answers at every address.
+func pod(t *testing.T, flags ...string) *held {
 	t.Helper()
-	p := netns.NewPod(t)
-	out, code := p.Run(t, initContainer(), "aegrail-init", append([]string{"apply", "--engine-uid", strconv.Itoa(engineUID)}, flags...)...)
-	if code != 0 || !strings.HasPrefix(out, "redirecting TCP to port 15001 and DNS to port 15053 for every user but 2000000123") {
-		t.Fatalf("apply ended with %d: %s", code, out)
+	p := &held{Pod: netns.NewPod(t), t: t}
+	dir := t.TempDir()
+	p.way = filepath.Join(dir, "passage")
+	for d := dir; len(d) > len(os.TempDir()); d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o777); err != nil { //nolint:gosec // as the volume is; and what the agents here have in sight
+			t.Fatal(err)
+		}
 	}
+	p.flags = append([]string{"--engine-uid", strconv.Itoa(engineUID), "--passage", p.way}, flags...)
+	p.serve()
 	answer(t, p.Namespace, engineUID, "engine", "127.0.0.1:15001", "[::1]:15001")
 	answer(t, p.Namespace, engineUID, "resolver", "127.0.0.1:15053", "[::1]:15053")
 	answer(t, p.Namespace, engineUID, "engine's port", "[::]:15020", "127.0.0.1:15080")
 	answer(t, p.Namespace, agentUID, "app", "[::]:8080")
 	answer(t, p.Cluster, 0, "world", "[::]:7000", "[::]:443", "[::]:53")
 	return p
+}
+
+// serve starts aegrail-init and waits until it serves.
+func (p *held) serve() {
+	p.t.Helper()
+	cmd := initContainer().Command(p.t, "aegrail-init", append([]string{"serve"}, p.flags...)...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	p.Do(func() { err = cmd.Start() })
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.stop = sync.OnceFunc(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	})
+	p.t.Cleanup(func() { p.stop() })
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if !strings.HasPrefix(line, "redirecting TCP to port 15001 and DNS to port 15053, and dropping the rest; marking the sockets of user 2000000123") {
+		p.t.Fatalf("aegrail-init said %q, %v", line, err)
+	}
+}
+
+// engine runs tcp or udp as the engine does, by marked sockets.
+func (p *held) engine(network string, to ...string) string {
+	p.t.Helper()
+	return run1(p.t, p.Pod, netns.Container{UID: engineUID, Caps: "-all"}, "engine "+network, append([]string{p.way}, to...)...)
 }
 
 // initContainer is what the webhook makes of aegrail-init: root with NET_ADMIN alone.
@@ -262,38 +328,42 @@ func run1(t *testing.T, p *netns.Pod, c netns.Container, name string, args ...st
 
 // agents are who may run in an injected container.
 func agents() map[string]netns.Container {
-	return map[string]netns.Container{"a user": {UID: agentUID}, "root": {}, "nobody": {UID: 65534}, "the engine's neighbour": {UID: engineUID + 1}}
+	return map[string]netns.Container{"a user": {UID: agentUID}, "root": {}, "nobody": {UID: 65534}, "the engine's user": {UID: engineUID}}
 }
 
 func TestTheKernelHasTheRulesOfAPod(t *testing.T) {
-	p := netns.NewPod(t)
-	flags := []string{"--engine-uid", strconv.Itoa(engineUID), "--free", "10.77.0.2,fd77::2"}
 	golden, err := os.ReadFile("testdata/pod.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, code := p.Run(t, initContainer(), "aegrail-init", "dump"); code != 1 || !strings.Contains(out, "there are no rules here") {
+	bare := netns.NewPod(t)
+	if out, code := bare.Run(t, initContainer(), "aegrail-init", "dump"); code != 1 || !strings.Contains(out, "there are no rules here") {
 		t.Errorf("dump without rules: %d %s", code, out)
 	}
-	if out, code := p.Run(t, initContainer(), "aegrail-init", append([]string{"check"}, flags...)...); code != 1 || !strings.Contains(out, "missing: table inet aegrail {") {
+	flags := []string{"check", "--engine-uid", strconv.Itoa(engineUID), "--passage", "/no/such/socket", "--free", "10.77.0.2,fd77::2"}
+	if out, code := bare.Run(t, initContainer(), "aegrail-init", flags...); code != 1 || !strings.Contains(out, "missing: table inet aegrail {") {
 		t.Errorf("check without rules: %d %s", code, out)
 	}
-	for range 2 { // to apply twice is to apply once
-		run1(t, p, initContainer(), "aegrail-init", append([]string{"apply"}, flags...)...)
-		want(t, run1(t, p, initContainer(), "aegrail-init", "dump"), strings.TrimSuffix(string(golden), "\n"))
-		want(t, run1(t, p, initContainer(), "aegrail-init", append([]string{"check"}, flags...)...), "the rules are as they were applied")
+	p := pod(t, "--free", "10.77.0.2,fd77::2")
+	for range 2 { // to serve twice is to make the rules once
+		want(t, run1(t, p.Pod, initContainer(), "aegrail-init", "dump"), strings.TrimSuffix(string(golden), "\n"))
+		want(t, run1(t, p.Pod, initContainer(), "aegrail-init", append([]string{"check"}, p.flags...)...), "the rules are as they should be, and the engine's sockets are marked")
+		p.stop()
+		p.serve()
 	}
-	flags[1] = "7"
-	if out, code := p.Run(t, initContainer(), "aegrail-init", append([]string{"check"}, flags...)...); code != 1 || !strings.Contains(out, "not ours: meta skuid 2000000123 accept") {
-		t.Errorf("check for another user: %d %s", code, out)
+	if out, code := p.Run(t, initContainer(), "aegrail-init", append([]string{"check", "--dns-port", "53"}, p.flags...)...); code != 1 || !strings.Contains(out, "not ours: meta l4proto udp th dport 53 redirect to :15053") {
+		t.Errorf("check for another port: %d %s", code, out)
+	}
+	if out, code := p.Run(t, initContainer(), "aegrail-init", append([]string{"check"}, append(p.flags, "--passage", "/no/such/socket")...)...); code != 1 || !strings.Contains(out, "the engine's sockets are not marked: asking at /no/such/socket") {
+		t.Errorf("check where nobody serves: %d %s", code, out)
 	}
 }
 
 func TestWithoutNetAdminTheFixIsNamed(t *testing.T) {
 	p := netns.NewPod(t)
 	for name, c := range map[string]netns.Container{"no capability": {}, "no root": {UID: 1000, Caps: "-all,+net_admin"}} {
-		for _, command := range []string{"apply", "check"} {
-			out, code := p.Run(t, c, "aegrail-init", command, "--engine-uid", "7")
+		for _, command := range []string{"serve", "check"} {
+			out, code := p.Run(t, c, "aegrail-init", command, "--engine-uid", "7", "--passage", "/no/such/socket")
 			if code != 1 || !strings.Contains(out, "CAP_NET_ADMIN") || !strings.Contains(out, "add: [NET_ADMIN]") {
 				t.Errorf("%s, %s: %d %s", name, command, code, out)
 			}
@@ -305,14 +375,14 @@ func TestE01EveryUsersTCPLandsInTheEngine(t *testing.T) {
 	p := pod(t)
 	for name, c := range agents() {
 		t.Run(name, func(t *testing.T) {
-			want(t, run1(t, p, c, "tcp", "192.0.2.1:443", "[2001:db8::1]:443", "10.77.0.1:7000", "[fd77::1]:7000", "10.77.0.2:8080", "[fd77::2]:15001"),
+			want(t, run1(t, p.Pod, c, "tcp", "192.0.2.1:443", "[2001:db8::1]:443", "10.77.0.1:7000", "[fd77::1]:7000", "10.77.0.2:8080", "[fd77::2]:15001"),
 				"192.0.2.1:443: engine, for 192.0.2.1:443", "[2001:db8::1]:443: engine, for [2001:db8::1]:443",
 				"10.77.0.1:7000: engine, for 10.77.0.1:7000", "[fd77::1]:7000: engine, for [fd77::1]:7000",
 				"10.77.0.2:8080: engine, for 10.77.0.2:8080", "[fd77::2]:15001: engine, for [fd77::2]:15001")
-			want(t, run1(t, p, c, "tcp", "127.0.0.1:8080", "[::1]:8080"), "127.0.0.1:8080: app", "[::1]:8080: app")
+			want(t, run1(t, p.Pod, c, "tcp", "127.0.0.1:8080", "[::1]:8080"), "127.0.0.1:8080: app", "[::1]:8080: app")
 		})
 	}
-	want(t, run1(t, p, netns.Container{UID: engineUID}, "tcp", "192.0.2.1:443", "[2001:db8::1]:443", "127.0.0.1:15020"),
+	want(t, p.engine("tcp", "192.0.2.1:443", "[2001:db8::1]:443", "127.0.0.1:15020"),
 		"192.0.2.1:443: world", "[2001:db8::1]:443: world", "127.0.0.1:15020: engine's port")
 }
 
@@ -321,13 +391,13 @@ func TestE02WhatIsNeitherTCPNorDNSIsDropped(t *testing.T) {
 	capture := p.Capture(t)
 	for name, c := range agents() {
 		t.Run(name, func(t *testing.T) {
-			want(t, run1(t, p, c, "udp", "192.0.2.1:443", "[2001:db8::1]:443", "10.77.0.1:7000", "[fd77::1]:7000", "10.77.0.2:8080"),
+			want(t, run1(t, p.Pod, c, "udp", "192.0.2.1:443", "[2001:db8::1]:443", "10.77.0.1:7000", "[fd77::1]:7000", "10.77.0.2:8080"),
 				"192.0.2.1:443: EPERM", "[2001:db8::1]:443: EPERM", "10.77.0.1:7000: EPERM", "[fd77::1]:7000: EPERM", "10.77.0.2:8080: EPERM")
-			want(t, run1(t, p, c, "udp", "127.0.0.1:8080", "[::1]:8080"), "127.0.0.1:8080: app", "[::1]:8080: app")
+			want(t, run1(t, p.Pod, c, "udp", "127.0.0.1:8080", "[::1]:8080"), "127.0.0.1:8080: app", "[::1]:8080: app")
 		})
 	}
-	want(t, run1(t, p, netns.Container{UID: engineUID}, "udp", "10.77.0.1:443"), "10.77.0.1:443: world")
-	if left := capture.Until(t, "from "+strconv.Itoa(engineUID)); len(left) > 0 {
+	want(t, p.engine("udp", "10.77.0.1:443"), "10.77.0.1:443: world")
+	if left := capture.Until(t, engineAsks); len(left) > 0 {
 		t.Errorf("left the pod: %q", left)
 	}
 }
@@ -341,29 +411,29 @@ func TestE02DNSGoesToTheResolverWhoeverIsAsked(t *testing.T) {
 			for _, s := range servers {
 				udp, tcp = append(udp, s+": resolver"), append(tcp, s+": resolver, for "+s)
 			}
-			want(t, run1(t, p, c, "udp", servers...), udp...)
-			want(t, run1(t, p, c, "tcp", servers...), tcp...)
+			want(t, run1(t, p.Pod, c, "udp", servers...), udp...)
+			want(t, run1(t, p.Pod, c, "tcp", servers...), tcp...)
 		})
 	}
-	want(t, run1(t, p, netns.Container{UID: engineUID}, "udp", "10.77.0.1:53"), "10.77.0.1:53: world")
+	want(t, p.engine("udp", "10.77.0.1:53"), "10.77.0.1:53: world")
 }
 
 func TestTheEngineIsAnsweredOnAPortThatAnAgentHasAskedFrom(t *testing.T) {
 	p := pod(t)
 	server := &unix.SockaddrInet4{Port: 53, Addr: p.Cluster4.As4()}
 	own := &unix.SockaddrInet4{Port: 40053, Addr: p.Pod4.As4()}
-	ask := func(uid int) (got string) {
+	ask := func(engine bool) (got string) {
 		p.Do(func() {
-			fd := as(uid, func() int {
-				fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-				if err != nil {
-					t.Error(err)
-				}
-				return fd
-			})
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Error(err)
+			}
 			defer unix.Close(fd)
+			if engine {
+				err = mark(fd)
+			}
 			wait := unix.NsecToTimeval(int64(patience))
-			err := errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait), unix.Bind(fd, own), unix.Connect(fd, server))
+			err = errors.Join(err, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait), unix.Bind(fd, own), unix.Connect(fd, server))
 			if _, werr := unix.Write(fd, []byte("question")); err != nil || werr != nil {
 				t.Error(err, werr)
 			}
@@ -377,8 +447,8 @@ func TestTheEngineIsAnsweredOnAPortThatAnAgentHasAskedFrom(t *testing.T) {
 		return got
 	}
 	for range 2 { // and the other way round
-		want(t, ask(agentUID), "resolver")
-		want(t, ask(engineUID), "world")
+		want(t, ask(false), "resolver")
+		want(t, ask(true), "world")
 	}
 }
 
@@ -393,14 +463,14 @@ func TestE02OtherSocketsLeadNowhere(t *testing.T) {
 	for name, c := range agents() {
 		t.Run(name, func(t *testing.T) {
 			capture := p.Capture(t)
-			got := run1(t, p, c, "sockets", "192.0.2.1", "2001:db8::1")
+			got := run1(t, p.Pod, c, "sockets", "192.0.2.1", "2001:db8::1")
 			// The kernel does not say what became of an ICMPv6 message.
 			want(t, strings.ReplaceAll(got, "EPROTONOSUPPORT", "EPERM"), "ping: EPERM", "ping6: WORKED", "raw icmp: EPERM", "raw ip: EPERM",
 				"raw icmp6: EPERM", "packet: EPERM", "udplite: EPERM", "sctp: EPERM")
-			if got := run1(t, p, netns.Container{UID: engineUID}, "udp", "10.77.0.1:7000"); got != "10.77.0.1:7000: world\n" {
+			if got := p.engine("udp", "10.77.0.1:7000"); got != "10.77.0.1:7000: world\n" {
 				t.Error(got)
 			}
-			if left := capture.Until(t, "from "+strconv.Itoa(engineUID)); len(left) > 0 {
+			if left := capture.Until(t, engineAsks); len(left) > 0 {
 				t.Errorf("left the pod: %q", left)
 			}
 		})
@@ -425,19 +495,22 @@ func TestE03NoUserBecomesTheEngine(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range agents() {
+		if c.UID == engineUID {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			own := t.TempDir()
 			_ = os.Chmod(own, 0o777) //nolint:gosec // likewise
 			_ = os.Chmod(filepath.Dir(own), 0o777)
-			want(t, run1(t, p, c, "become", strconv.Itoa(engineUID), own, setuid),
+			want(t, run1(t, p.Pod, c, "become", strconv.Itoa(engineUID), own, setuid),
 				"setresuid: EPERM", "setresgid: EPERM", "setfsuid: EPERM", "chown: EPERM", strconv.Itoa(int(c.UID)))
 		})
 	}
 	// What holds is the container's settings, not the rules: without them it is so.
 	c := netns.Container{UID: agentUID, Escalation: true}
-	want(t, run1(t, p, c, "become", strconv.Itoa(engineUID), dir, setuid), "setresuid: EPERM", "setresgid: EPERM", "setfsuid: EPERM", "chown: EPERM", strconv.Itoa(engineUID))
+	want(t, run1(t, p.Pod, c, "become", strconv.Itoa(engineUID), dir, setuid), "setresuid: EPERM", "setresgid: EPERM", "setfsuid: EPERM", "chown: EPERM", strconv.Itoa(engineUID))
 	c = netns.Container{Caps: "-all,+setuid,+setgid"}
-	if out := run1(t, p, c, "become", strconv.Itoa(engineUID), dir); !strings.HasPrefix(out, "setresuid: WORKED\n") {
+	if out := run1(t, p.Pod, c, "become", strconv.Itoa(engineUID), dir); !strings.HasPrefix(out, "setresuid: WORKED\n") {
 		t.Errorf("root with SETUID: %s", out)
 	}
 }
@@ -446,7 +519,7 @@ func TestE03NoUserBecomesTheEngine(t *testing.T) {
 // conntrack takes for open and that has no socket at either end: what there is
 // for minutes where a server that has been closed to does not close. It returns
 // its two ends.
-func halfOpen(t *testing.T, p *netns.Pod) (from, to *unix.SockaddrInet4) {
+func halfOpen(t *testing.T, p *held) (from, to *unix.SockaddrInet4) {
 	t.Helper()
 	from, to = &unix.SockaddrInet4{Port: 40001, Addr: p.Pod4.As4()}, &unix.SockaddrInet4{Port: 7100, Addr: p.Cluster4.As4()}
 	var err error
@@ -459,12 +532,9 @@ func halfOpen(t *testing.T, p *netns.Pod) (from, to *unix.SockaddrInet4) {
 		err = errors.Join(err, unix.Bind(ln, to), unix.Listen(ln, 1))
 	})
 	p.Do(func() {
-		client = as(engineUID, func() int {
-			fd, serr := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-			err = errors.Join(err, serr)
-			return fd
-		})
-		err = errors.Join(err, unix.Bind(client, from), unix.Connect(client, to))
+		var serr error
+		client, serr = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		err = errors.Join(err, serr, mark(client), unix.Bind(client, from), unix.Connect(client, to))
 	})
 	p.Cluster.Do(func() {
 		var aerr error
@@ -506,8 +576,8 @@ func TestE03NobodyTakesAConnectionOverThatTheEngineHasLeft(t *testing.T) {
 			t.Error("connected at once")
 		}
 	})
-	want(t, run1(t, p, netns.Container{UID: engineUID}, "udp", "10.77.0.1:7000"), "10.77.0.1:7000: world")
-	if left := capture.Until(t, "from "+strconv.Itoa(engineUID)); len(left) > 0 {
+	want(t, p.engine("udp", "10.77.0.1:7000"), "10.77.0.1:7000: world")
+	if left := capture.Until(t, engineAsks); len(left) > 0 {
 		t.Errorf("left the pod: %q", left)
 	}
 }
@@ -516,16 +586,16 @@ func TestE03NobodyChangesTheRules(t *testing.T) {
 	p := pod(t)
 	for name, c := range agents() {
 		t.Run(name, func(t *testing.T) {
-			got := run1(t, p, c, "change")
+			got := run1(t, p.Pod, c, "change")
 			if !strings.HasPrefix(got, "nft flush ruleset: EPERM\nnft list tables: EPERM\n") || !strings.HasSuffix(got, "iptables: EPERM\n") {
 				t.Error(got)
 			}
-			if out, code := p.Run(t, c, "aegrail-init", "apply", "--engine-uid", strconv.Itoa(int(c.UID)+1)); code != 1 || !strings.Contains(out, "operation not permitted") {
+			if out, code := p.Run(t, c, "aegrail-init", "serve", "--engine-uid", strconv.Itoa(int(c.UID)+1), "--passage", "/tmp/passage"); code != 1 || !strings.Contains(out, "operation not permitted") {
 				t.Errorf("aegrail-init: %d %s", code, out)
 			}
 		})
 	}
-	run1(t, p, initContainer(), "aegrail-init", "check", "--engine-uid", strconv.Itoa(engineUID))
+	run1(t, p.Pod, initContainer(), "aegrail-init", append([]string{"check"}, p.flags...)...)
 }
 
 func TestE04TheEnginesPortsAreClosedToAgents(t *testing.T) {
@@ -537,12 +607,12 @@ func TestE04TheEnginesPortsAreClosedToAgents(t *testing.T) {
 			for _, a := range addrs {
 				refused, dropped = append(refused, a+": ECONNREFUSED"), append(dropped, a+": EPERM")
 			}
-			want(t, run1(t, p, c, "tcp", addrs...), refused...)
-			want(t, run1(t, p, c, "udp", addrs...), dropped...)
+			want(t, run1(t, p.Pod, c, "tcp", addrs...), refused...)
+			want(t, run1(t, p.Pod, c, "udp", addrs...), dropped...)
 			// The ports of redirection are open, and by hand there is no destination:
 			// the engine refuses that and records it.
-			want(t, run1(t, p, c, "tcp", "127.0.0.1:15001", "[::1]:15001"), "127.0.0.1:15001: engine", "[::1]:15001: engine")
-			want(t, run1(t, p, c, "tcp", "10.77.0.2:8080", "[fd77::2]:8080"), "10.77.0.2:8080: app", "[fd77::2]:8080: app")
+			want(t, run1(t, p.Pod, c, "tcp", "127.0.0.1:15001", "[::1]:15001"), "127.0.0.1:15001: engine", "[::1]:15001: engine")
+			want(t, run1(t, p.Pod, c, "tcp", "10.77.0.2:8080", "[fd77::2]:8080"), "10.77.0.2:8080: app", "[fd77::2]:8080: app")
 		})
 	}
 }

@@ -3,61 +3,78 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/pflag"
 
+	"github.com/arpitcoder/aegrail-engine/internal/passage"
 	"github.com/arpitcoder/aegrail-engine/internal/redirect"
 )
 
-// options are the flags as they were given; rules is what they mean.
+// options are the flags as they were given; plan is what they mean.
 type options struct {
 	engineUID        uint32
+	passage          string
 	transparent, dns uint16
 	protect          []uint
 	free             []string
 }
 
 func (o *options) define(f *pflag.FlagSet) {
-	f.Uint32Var(&o.engineUID, "engine-uid", 0, "`UID` that the engine runs as, and nothing else in the pod; required")
+	f.Uint32Var(&o.engineUID, "engine-uid", 0, "`UID` that the engine runs as, whose sockets are marked; required")
+	f.StringVar(&o.passage, "passage", "", "unix socket `PATH` at which the engine asks, in a directory that nobody else shares; required")
 	f.Uint16Var(&o.transparent, "transparent-port", 15001, "`PORT` of the engine's --transparent-listen")
 	f.Uint16Var(&o.dns, "dns-port", 15053, "`PORT` of the engine's --dns-listen")
 	f.UintSliceVar(&o.protect, "protect", []uint{15020, 15080}, "`PORTS` of the engine that nobody else in the pod may reach; the transparent and the DNS port may be among them and change nothing: the engine itself refuses and records who dials them by hand")
 	f.StringSliceVar(&o.free, "free", nil, "more destinations to leave alone besides loopback, `CIDRS` or addresses, such as the pod's own; what is in them is a way around the engine if it leads anywhere else")
 }
 
-// rules refuses what could not hold. Package redirect refuses the rest.
-func (o *options) rules() (redirect.Rules, error) {
-	r := redirect.Rules{Transparent: o.transparent, DNS: o.dns, Exempt: []uint32{o.engineUID}}
-	switch o.engineUID {
-	case 0:
-		return r, errors.New("--engine-uid is missing, or 0: root of any container would pass as the engine; give the UID that the engine alone runs as")
-	case math.MaxUint32:
-		return r, fmt.Errorf("--engine-uid %d is nobody's: the kernel takes it for no UID", o.engineUID)
+// plan is what to do: the rules, and who asks for a way out of them where.
+type plan struct {
+	rules  redirect.Rules
+	engine passage.Server
+}
+
+// plan refuses what could not hold. Package redirect refuses the rest.
+func (o *options) plan() (plan, error) {
+	p := plan{
+		rules:  redirect.Rules{Transparent: o.transparent, DNS: o.dns, Mark: passage.Mark},
+		engine: passage.Server{Path: o.passage, EngineUID: o.engineUID},
+	}
+	r := &p.rules
+	switch {
+	case o.engineUID == 0:
+		return p, errors.New("--engine-uid is missing, or 0: give the UID that the engine runs as, which is not root")
+	case o.engineUID == math.MaxUint32:
+		return p, fmt.Errorf("--engine-uid %d is nobody's: the kernel takes it for no UID", o.engineUID)
+	case !filepath.IsAbs(o.passage):
+		return p, fmt.Errorf("--passage %q: want the absolute path of a socket in a directory that the engine alone shares", o.passage)
 	}
 	for _, port := range o.protect {
 		if port == 0 || port > math.MaxUint16 {
-			return r, fmt.Errorf("--protect %d: want ports from 1 to 65535", port)
+			return p, fmt.Errorf("--protect %d: want ports from 1 to 65535", port)
 		}
-		if p := uint16(port); p != o.transparent && p != o.dns && !slices.Contains(r.Protected, p) {
-			r.Protected = append(r.Protected, p)
+		if n := uint16(port); n != o.transparent && n != o.dns && !slices.Contains(r.Protected, n) {
+			r.Protected = append(r.Protected, n)
 		}
 	}
 	for _, text := range o.free {
-		p, err := prefix(strings.TrimSpace(text))
+		free, err := prefix(strings.TrimSpace(text))
 		if err != nil {
-			return r, fmt.Errorf("--free %q: want addresses or ranges, like 10.1.2.3 or fd00:1:2::/64", text)
+			return p, fmt.Errorf("--free %q: want addresses or ranges, like 10.1.2.3 or fd00:1:2::/64", text)
 		}
-		r.Free = append(r.Free, p)
+		r.Free = append(r.Free, free)
 	}
-	return r, nil
+	return p, nil
 }
 
 // prefix reads a range, or one address.
@@ -68,24 +85,36 @@ func prefix(text string) (netip.Prefix, error) {
 	return netip.ParsePrefix(text)
 }
 
-// apply makes r the rules and reads them back: a kernel that took them for
-// something else must not be believed.
-func apply(stdout io.Writer, r redirect.Rules) error {
-	if err := r.Apply(); err != nil {
+// serve makes the rules and reads them back: a kernel that took them for
+// something else must not be believed. Then it answers the engine until ctx
+// ends; the rules stay.
+func serve(ctx context.Context, stdout io.Writer, p plan) error {
+	// To make rules that are there would drop what arrives in between.
+	if p.rules.Check() != nil {
+		if err := p.rules.Apply(); err != nil {
+			return hint(err)
+		}
+	}
+	if err := p.rules.Check(); err != nil {
 		return hint(err)
 	}
-	if err := r.Check(); err != nil {
-		return hint(err)
+	ln, err := p.engine.Listen()
+	if err != nil {
+		return err
 	}
-	fmt.Fprintf(stdout, "redirecting TCP to port %d and DNS to port %d for every user but %d; dropping the rest\n", r.Transparent, r.DNS, r.Exempt[0])
-	return nil
+	fmt.Fprintf(stdout, "redirecting TCP to port %d and DNS to port %d, and dropping the rest; marking the sockets of user %d, who asks at %s\n",
+		p.rules.Transparent, p.rules.DNS, p.engine.EngineUID, p.engine.Path)
+	return p.engine.Serve(ctx, ln)
 }
 
-func check(stdout io.Writer, r redirect.Rules) error {
-	if err := r.Check(); err != nil {
+func check(ctx context.Context, stdout io.Writer, p plan) error {
+	if err := p.rules.Check(); err != nil {
 		return hint(err)
 	}
-	fmt.Fprintln(stdout, "the rules are as they were applied")
+	if err := passage.Check(ctx, p.engine.Path); err != nil {
+		return fmt.Errorf("the rules are as they should be, and the engine's sockets are not marked: %w", err)
+	}
+	fmt.Fprintln(stdout, "the rules are as they should be, and the engine's sockets are marked")
 	return nil
 }
 
@@ -95,7 +124,7 @@ func dump(stdout io.Writer) error {
 		return hint(err)
 	}
 	if text == "" {
-		return errors.New("there are no rules here: table inet aegrail is missing; make them with `aegrail-init apply`")
+		return errors.New("there are no rules here: table inet aegrail is missing; make them with `aegrail-init serve`")
 	}
 	_, err = io.WriteString(stdout, text)
 	return err

@@ -45,6 +45,5 @@ const (
 		` || object.metadata.?annotations[?"aegrail.io/inject"] != oldObject.metadata.?annotations[?"aegrail.io/inject"]` +
 		` || object.metadata.?annotations[?"aegrail.io/engine-uid"] != oldObject.metadata.?annotations[?"aegrail.io/engine-uid"]` +
 		` || object.metadata.?annotations[?"aegrail.io/ca-generation"] != oldObject.metadata.?annotations[?"aegrail.io/ca-generation"]` +
-		` || object.spec.containers.map(c, c.image) != oldObject.spec.containers.map(c, c.image)` +
 		` || object.spec.?initContainers.orValue([]).map(c, c.image) != oldObject.spec.?initContainers.orValue([]).map(c, c.image)`
 )

@@ -103,7 +103,7 @@ func TestConditionsSendWhatTheyShould(t *testing.T) {
 		{"the wish is added", update, edit(injected, annotation("aegrail.io/inject", "false")), injected, false, true, true},
 		{"the user is changed", update, edit(injected, annotation("aegrail.io/engine-uid", "5")), injected, false, true, true},
 		{"the generation is changed", update, edit(injected, annotation("aegrail.io/ca-generation", "5")), injected, false, true, true},
-		{"an image is changed", update, edit(injected, image), injected, false, true, true},
+		{"an image is changed", update, edit(injected, image), injected, false, false, false},
 		{"the engine is changed", update, edit(injected, func(p *corev1.Pod) { p.Spec.InitContainers[1].Image = "evil:1" }), injected, false, true, true},
 
 		{"an ephemeral container", ephemeral, edit(injected, debug), injected, true, true, true},

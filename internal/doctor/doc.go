@@ -7,7 +7,7 @@
 //
 //	E1  TCP to an address, IPv4 and IPv6, on any port
 //	E2  UDP (QUIC), ICMP, DNS at another server, DNS for a name outside the policy
-//	E3  privileges, becoming the engine's user, the rules, raw sockets, the engine's process
+//	E3  privileges, becoming the engine's user, the rules, raw sockets, the mark that is let out, the engine's process
 //	E4  the engine's ports: administration, redirected connections by hand, forward proxy, DNS by hand
 //	E5  tokens, keys, log and policy
 //	P1  the trust bundle in the environment

@@ -24,9 +24,9 @@ import (
 )
 
 const (
-	fixRules  = "run `aegrail-init apply` as the pod's first init container (inject the pod, enforcement: transparent); under exec, see why it says NOT ISOLATED"
+	fixRules  = "run `aegrail-init serve` as the pod's first sidecar (inject the pod, enforcement: transparent); under exec, see why it says NOT ISOLATED"
 	fixDNS    = fixRules + "; and let the engine listen with --dns-listen"
-	fixAdmin  = "name the port in `aegrail-init apply --protect`"
+	fixAdmin  = "name the port in `aegrail-init serve --protect`"
 	fixByHand = "is it the engine that listens there? Let it be started with --transparent-listen, and nothing else take its port"
 )
 

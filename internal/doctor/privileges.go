@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/arpitcoder/aegrail-engine/internal/passage"
 	"github.com/arpitcoder/aegrail-engine/internal/redirect"
 )
 
@@ -34,6 +35,7 @@ func (p *patient) privilegeChecks() []check {
 		{"E3", "becoming the engine's user", fixEngineUID, never(p.become)},
 		{"E3", "changing the redirect rules", "drop NET_ADMIN; " + fixPrivileges, never(p.rules)},
 		{"E3", "raw sockets", "drop NET_RAW; " + fixPrivileges, never(p.raw)},
+		{"E3", "the mark of the engine's sockets", "drop NET_ADMIN and NET_RAW; " + fixPrivileges, never(p.mark)},
 		{"E3", "the engine's process", fixProcess, never(p.process)},
 	}
 }
@@ -142,6 +144,23 @@ func (p *patient) raw() outcome {
 		}
 	}
 	return held("the kernel refuses raw sockets")
+}
+
+// mark gives a socket the mark that the rules let out, and sends nothing by it.
+func (p *patient) mark() outcome {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return open("a socket to try it on: %v", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	switch err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, passage.Mark); {
+	case err == nil:
+		return open("this process may mark its sockets as the engine's are marked, and what they send is let out")
+	case errors.Is(err, syscall.EPERM):
+		return held("the kernel refuses to mark a socket")
+	default:
+		return open("%v", err)
+	}
 }
 
 // process looks for what the kernel shows of the engine's process to whoever

@@ -60,16 +60,24 @@ func TestWhatALaterInjectorUndoesIsRefused(t *testing.T) {
 		"the engine has another image":        {"spec.initContainers[aegrail-engine].image", func(t *testing.T, p *pod) { engine(t, p).Image = "evil:1" }},
 		"aegrail-init has another image":      {"spec.initContainers[aegrail-init].image", func(t *testing.T, p *pod) { first(t, p).Image = "evil:1" }},
 		"aegrail-init does nothing":           {"spec.initContainers[aegrail-init]", func(t *testing.T, p *pod) { first(t, p).Command = []string{"/bin/true"} }},
-		"aegrail-init lets another user out":  {"spec.initContainers[aegrail-init]", func(t *testing.T, p *pod) { first(t, p).Args[1] = "--engine-uid=1000" }},
+		"aegrail-init marks for another user": {"spec.initContainers[aegrail-init]", func(t *testing.T, p *pod) { first(t, p).Args[1] = "--engine-uid=1000" }},
 		"aegrail-init frees more": {"spec.initContainers[aegrail-init]", func(t *testing.T, p *pod) {
 			first(t, p).Env[0] = corev1.EnvVar{Name: "AEGRAIL_INIT_FREE", Value: "0.0.0.0/1"}
 		}},
 		"aegrail-init can do more": {"spec.initContainers[aegrail-init]", func(t *testing.T, p *pod) {
 			first(t, p).SecurityContext.Capabilities.Add = append(first(t, p).SecurityContext.Capabilities.Add, "SYS_ADMIN")
 		}},
-		"aegrail-init restarts always": {"spec.initContainers[aegrail-init]", func(t *testing.T, p *pod) { first(t, p).RestartPolicy = new(corev1.ContainerRestartPolicyAlways) }},
-		"the engine is no sidecar":     {"spec.initContainers[aegrail-engine]", func(t *testing.T, p *pod) { engine(t, p).RestartPolicy = nil }},
-		"the engine observes":          {"spec.initContainers[aegrail-engine]", func(t *testing.T, p *pod) { engine(t, p).Args = append(engine(t, p).Args, "--observe") }},
+		"aegrail-init is no sidecar":     {"spec.initContainers[aegrail-init]", func(t *testing.T, p *pod) { first(t, p).RestartPolicy = nil }},
+		"aegrail-init is not waited for": {"spec.initContainers[aegrail-init]", func(t *testing.T, p *pod) { first(t, p).StartupProbe = nil }},
+		"aegrail-init counts as up":      {"spec.initContainers[aegrail-init]", func(t *testing.T, p *pod) { first(t, p).StartupProbe.Exec.Command = []string{CommandInit, "--help"} }},
+		"the way out is the node's": {"spec.volumes[aegrail-passage]", func(_ *testing.T, p *pod) {
+			volume(p, VolumePassage).VolumeSource = corev1.VolumeSource{HostPath: new(corev1.HostPathVolumeSource)}
+		}},
+		"the way out is the agent's too": {"spec.containers[agent].volumeMounts[/p]", func(t *testing.T, p *pod) {
+			agent(t, p).VolumeMounts = append(agent(t, p).VolumeMounts, corev1.VolumeMount{Name: VolumePassage, MountPath: "/p"})
+		}},
+		"the engine is no sidecar": {"spec.initContainers[aegrail-engine]", func(t *testing.T, p *pod) { engine(t, p).RestartPolicy = nil }},
+		"the engine observes":      {"spec.initContainers[aegrail-engine]", func(t *testing.T, p *pod) { engine(t, p).Args = append(engine(t, p).Args, "--observe") }},
 		"the engine gets a variable": {"spec.initContainers[aegrail-engine]", func(t *testing.T, p *pod) {
 			engine(t, p).Env = append(engine(t, p).Env, corev1.EnvVar{Name: "AEGRAIL_ENGINE_OBSERVE", Value: "1"})
 		}},

@@ -50,14 +50,10 @@ type Config struct {
 	// PodSecurity is the level that Pod Security enforces in the namespace, from its label; empty counts as privileged.
 	PodSecurity string
 
-	// RequireUser refuses containers of which only the image says which user runs them.
-	RequireUser bool
-
 	// CAGeneration is the newest generation of the namespace's root in its bundle. Required but in plain mode.
 	CAGeneration int
 
-	// UID draws the engine's user for one pod, as DrawUID does. Whoever can tell it beforehand can bring an image that runs as
-	// it, and that is let out: required, and never from the pod.
+	// UID draws the engine's user for one pod, as DrawUID does: required, and never from the pod.
 	UID func() (uint32, error)
 }
 

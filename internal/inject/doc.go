@@ -3,9 +3,11 @@
 //
 // # What Pod adds
 //
-//	aegrail-init      first: the kernel's redirect rules (package redirect), then it ends. Not where enforcement is advisory
-//	aegrail-engine    second: a native sidecar (an init container that restarts always), so it is up before anything of the
-//	                  agent's, outlives all of it, and does not keep a Job from ending
+//	aegrail-init      first: the kernel's redirect rules (package redirect) and the mark on the engine's sockets that they let
+//	                  out (package passage). Not where enforcement is advisory
+//	aegrail-engine    second, without any capability. Both are native sidecars (init containers that restart always), so they
+//	                  are up before anything of the agent's, outlive all of it, and do not keep a Job from ending
+//	aegrail-passage   the socket at which the engine asks aegrail-init for the mark, in those two alone
 //	aegrail-ca        the bundle, mounted in every container, and the variables that make runtimes trust it (package trustenv)
 //	aegrail-token     a token for control, bound to the pod, in the engine alone; plain mode: aegrail-key and aegrail-policy
 //	aegrail-log       the audit log, in the engine alone
@@ -13,8 +15,9 @@
 // # What Pod makes of the other containers
 //
 // Init, sidecar and ephemeral containers too: allowPrivilegeEscalation is false, the capabilities that lead to another user,
-// another network or another process are dropped, and seccomp is RuntimeDefault where nothing else is said. The engine runs as
-// a user that is drawn for the pod, and the kernel lets out what that user sends; so nobody else may be able to become it.
+// another network or another process are dropped, and seccomp is RuntimeDefault where nothing else is said. The kernel lets out what
+// carries a mark, and who has neither NET_ADMIN nor NET_RAW cannot set one, whichever user it is. The engine's user is drawn for the
+// pod all the same and is nobody else's, as far as a pod says users: the kernel counts by user what an engine needs (FirstUID).
 //
 // # What is refused
 //
@@ -25,12 +28,8 @@
 //
 // # What stays open
 //
-// An image may say which user it runs as, and the pod does not show it. The engine's user is drawn when the pod is made and stands in
-// its annotation, so that who makes pods, reads them, and serves the image from a registry of their own can answer with an image made
-// for that user, if it is fetched late enough: the pod is scheduled late, the registry is slow, the tag is moved before a restart.
-// What that image runs is let out. RequireUser closes it, by refusing containers without runAsUser; nothing else does.
-// It is made less cheap: scheduling gates, which hold a pod for as long as one likes, are refused where an image that is not pinned by
-// digest says the user, a later image of a running pod where the pod does not say it (CheckUpdate), and ephemeral containers are given one.
+// An image may say which user it runs as, and the pod does not show it. One that is made for an engine's user is held like any
+// other, and can use up what the kernel grants that user: the pod's own engine dials no more then, or one of another pod on the node.
 //
 // The engine shares the pod's hosts file and the search domains of its resolv.conf, which whoever makes the pod may fill; a
 // resolver it may not name. To the engine DNS is not trusted anyway: addresses inside are refused and TLS verifies names, which

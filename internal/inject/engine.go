@@ -17,13 +17,16 @@ const (
 	fileMode      = 0o644 // of files in volumes: only what mounts one can read it
 	memoryForHeap = 90    // percent of the memory limit that Go's heap may have
 
+	rulesSeconds     = 60  // until kubelet restarts an aegrail-init that does not serve
 	startupSeconds   = 300 // until kubelet restarts an engine that is not ready: control may be on its way
 	readinessSeconds = 5
 	probeTimeout     = 3 // seconds
 )
 
-// engineOnly are the volumes that only the engine may mount.
-func engineOnly() []string { return []string{VolumeToken, VolumeLog, VolumeKey, VolumePolicy} }
+// engineOnly are the volumes that only the engine may mount; VolumePassage aegrail-init too.
+func engineOnly() []string {
+	return []string{VolumeToken, VolumeLog, VolumeKey, VolumePolicy, VolumePassage}
+}
 
 // volumes are ours, in a fixed order.
 func (c *Config) volumes() []corev1.Volume {
@@ -40,7 +43,13 @@ func (c *Config) volumes() []corev1.Volume {
 			SecretName: c.Plain.CASecret, DefaultMode: new(int32(fileMode)),
 		}}}, configMap(VolumePolicy, c.Plain.PolicyConfigMap))
 	}
-	return append(out, corev1.Volume{Name: VolumeLog, VolumeSource: c.Log.source()})
+	out = append(out, corev1.Volume{Name: VolumeLog, VolumeSource: c.Log.source()})
+	if c.Enforcement == Transparent {
+		out = append(out, corev1.Volume{Name: VolumePassage, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
+			Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse("64Ki")), // for one socket, which takes no room
+		}}})
+	}
+	return out
 }
 
 func configMap(volume, name string) corev1.Volume {
@@ -60,23 +69,31 @@ func (l *LogVolume) source() corev1.VolumeSource {
 	return corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &limit}}
 }
 
-// initContainer is aegrail-init: root, since the kernel asks for it, with the one capability that it needs.
+// initContainer is aegrail-init: root, since the kernel asks for it, with the one capability that it needs. As a sidecar that is
+// the first it has made the rules before anything else begins, and marks the engine's sockets until the engine has ended.
 func (c *Config) initContainer(uid int64) corev1.Container {
 	image := c.InitImage
 	if image == "" {
 		image = c.Image
 	}
+	flags := []string{
+		fmt.Sprintf("--engine-uid=%d", uid), "--passage=" + PathPassage + "/" + PassageSocket,
+		fmt.Sprintf("--transparent-port=%d", PortTransparent), fmt.Sprintf("--dns-port=%d", PortDNS),
+		fmt.Sprintf("--protect=%d,%d", PortAdmin, PortProxy),
+	}
 	return corev1.Container{
 		Name: ContainerInit, Image: image, ImagePullPolicy: c.pullPolicy(),
-		Command: []string{CommandInit},
-		Args: []string{
-			"apply", fmt.Sprintf("--engine-uid=%d", uid),
-			fmt.Sprintf("--transparent-port=%d", PortTransparent), fmt.Sprintf("--dns-port=%d", PortDNS),
-			fmt.Sprintf("--protect=%d,%d", PortAdmin, PortProxy),
-		},
+		RestartPolicy: new(corev1.ContainerRestartPolicyAlways),
+		Command:       []string{CommandInit},
+		Args:          append([]string{"serve"}, flags...),
 		// What the pod sends to its own address stays in the pod.
-		Env:       []corev1.EnvVar{fromField("AEGRAIL_INIT_FREE", "status.podIPs")},
-		Resources: orDefault(c.InitResources, "10m", "16Mi", "64Mi"),
+		Env:          []corev1.EnvVar{fromField("AEGRAIL_INIT_FREE", "status.podIPs")},
+		Resources:    orDefault(c.InitResources, "10m", "16Mi", "64Mi"),
+		VolumeMounts: []corev1.VolumeMount{{Name: VolumePassage, MountPath: PathPassage}},
+		StartupProbe: &corev1.Probe{
+			ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: append([]string{CommandInit, "check"}, flags...)}},
+			PeriodSeconds: 1, TimeoutSeconds: probeTimeout, SuccessThreshold: 1, FailureThreshold: rulesSeconds,
+		},
 		SecurityContext: &corev1.SecurityContext{
 			RunAsUser: new(int64(0)), RunAsGroup: new(int64(0)), RunAsNonRoot: new(false),
 			Privileged: new(false), AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
@@ -125,7 +142,7 @@ func (c *Config) engineArgs() []string {
 	if c.Enforcement == Transparent {
 		// Both are taken on 127.0.0.1 and on ::1, where the kernel redirects to, and on no address that is reached from outside;
 		// who dials them by hand in the pod is refused by the engine.
-		args = append(args, "--enforcement=transparent", "--listen=",
+		args = append(args, "--enforcement=transparent", "--passage="+PathPassage+"/"+PassageSocket, "--listen=",
 			fmt.Sprintf("--transparent-listen=127.0.0.1:%d", PortTransparent), fmt.Sprintf("--dns-listen=127.0.0.1:%d", PortDNS))
 	} else {
 		args = append(args, "--enforcement=advisory", fmt.Sprintf("--listen=127.0.0.1:%d", PortProxy))
@@ -163,12 +180,17 @@ func (c *Config) engineMounts() []corev1.VolumeMount {
 	if c.Log.Claim != "" {
 		log.SubPathExpr = "$(" + agentPod + ")"
 	}
+	mounts := []corev1.VolumeMount{caMount()}
 	if c.ControlAddress != "" {
-		return []corev1.VolumeMount{caMount(), {Name: VolumeToken, MountPath: PathToken, ReadOnly: true}, log}
+		mounts = append(mounts, corev1.VolumeMount{Name: VolumeToken, MountPath: PathToken, ReadOnly: true})
+	} else {
+		mounts = append(mounts, corev1.VolumeMount{Name: VolumeKey, MountPath: PathKey, ReadOnly: true}, corev1.VolumeMount{Name: VolumePolicy, MountPath: PathPolicy, ReadOnly: true})
 	}
-	return []corev1.VolumeMount{
-		caMount(), {Name: VolumeKey, MountPath: PathKey, ReadOnly: true}, {Name: VolumePolicy, MountPath: PathPolicy, ReadOnly: true}, log,
+	mounts = append(mounts, log)
+	if c.Enforcement == Transparent {
+		mounts = append(mounts, corev1.VolumeMount{Name: VolumePassage, MountPath: PathPassage, ReadOnly: true}) // a socket can be dialled there all the same
 	}
+	return mounts
 }
 
 // caMount is the bundle, as every container has it.

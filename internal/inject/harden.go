@@ -11,8 +11,9 @@ import (
 	"github.com/arpitcoder/aegrail-engine/internal/trustenv"
 )
 
-// dropped are the capabilities that no container but ours keeps: they lead to another user (and so to the engine's), to
-// rules and packets of the network, or into another process.
+// dropped are the capabilities that no container but ours keeps, whatever it is: NET_ADMIN and NET_RAW change the rules, send
+// packets past them or set the mark that they let out, SYS_PTRACE leads into another process, and the others to another user and
+// so to an engine's (FirstUID says what that would do).
 func dropped() []corev1.Capability {
 	return []corev1.Capability{"SETUID", "SETGID", "CHOWN", "SETFCAP", "NET_RAW", "NET_ADMIN", "SYS_PTRACE"}
 }

@@ -9,7 +9,7 @@ import (
 
 // CheckLive says whether a pod that runs holds its agents: nil, or Refusals. It is asked before the pod's engine is given
 // anything. Unlike Check it does not compare with what would be injected now, since the image and the settings may be newer than
-// the pod; it looks at what keeps the engine's token and user apart from everything else. A pod that names no engine's user,
+// the pod; it looks at what keeps the engine's token, passage and user apart from everything else. A pod that names no engine's user,
 // or has none of our containers, is refused: the zero value of a Pod is.
 func CheckLive(pod *corev1.Pod) error {
 	var r Refusals

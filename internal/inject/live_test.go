@@ -33,6 +33,11 @@ func TestARunningPodIsJudgedByWhatHoldsIt(t *testing.T) {
 	if err := CheckLive(newer); err != nil {
 		t.Errorf("another release of the engine: %v", err)
 	}
+	older := made() // whose aegrail-init has ended
+	older.Spec.InitContainers[0].RestartPolicy = nil
+	if err := CheckLive(older); err != nil {
+		t.Errorf("a pod of before aegrail-init stayed: %v", err)
+	}
 	for what, row := range map[string]struct {
 		change func(*corev1.Pod)
 		want   string
@@ -50,6 +55,9 @@ func TestARunningPodIsJudgedByWhatHoldsIt(t *testing.T) {
 		}, "before the engine"},
 		"the token elsewhere": {func(p *corev1.Pod) {
 			p.Spec.Containers[0].VolumeMounts = append(p.Spec.Containers[0].VolumeMounts, corev1.VolumeMount{Name: VolumeToken, MountPath: "/t"})
+		}, "engine's alone"},
+		"the way out elsewhere": {func(p *corev1.Pod) {
+			p.Spec.Containers[0].VolumeMounts = append(p.Spec.Containers[0].VolumeMounts, corev1.VolumeMount{Name: VolumePassage, MountPath: "/p"})
 		}, "engine's alone"},
 		"a second token": {func(p *corev1.Pod) {
 			p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "t", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{

@@ -40,11 +40,18 @@ const (
 	VolumeKey    = "aegrail-key"    // plain mode: the CA with its key, in the engine alone
 	VolumePolicy = "aegrail-policy" // plain mode: the policy, in the engine alone
 
+	// VolumePassage is where the engine has its sockets marked by aegrail-init (package passage), in those two alone: whoever
+	// else had it, and were the engine's user, would be let out.
+	VolumePassage = "aegrail-passage"
+
 	PathCA     = "/etc/aegrail/ca"
 	PathToken  = "/var/run/secrets/aegrail"
 	PathLog    = "/var/log/aegrail"
 	PathKey    = "/etc/aegrail/key"
 	PathPolicy = "/etc/aegrail/policy"
+
+	PathPassage   = "/var/run/aegrail"
+	PassageSocket = "passage"
 
 	// Where the image has the programs.
 	CommandEngine = "/aegrail-engine"
@@ -80,7 +87,9 @@ const (
 	PortProxy       = 15080 // forward proxy on loopback, where enforcement is advisory
 )
 
-// The engine's user is drawn for each pod between these, both included. Its group has the same number.
+// The engine's user is drawn for each pod between these, both included. Its group has the same number. It lets nobody out; but the
+// kernel counts much by user, on the whole node (inotify, sockets that are handed over), and a pod that had the user of another's
+// engine could use up what that engine needs. So nothing else may name one of them, or become it by its capabilities.
 const (
 	FirstUID = 2_000_000_000
 	LastUID  = 2_000_999_999

@@ -24,11 +24,6 @@ func refuse(pod *corev1.Pod, c *Config) Refusals {
 	secrets := keySecrets(&pod.Spec, c.Plain.CASecret)
 	each(&pod.Spec, func(at *field.Path, have *corev1.Container) { r.container(at, have, secrets) })
 	r.ephemerals(&pod.Spec)
-	if !c.RequireUser {
-		r.gates(&pod.Spec)
-	} else {
-		each(&pod.Spec, func(at *field.Path, have *corev1.Container) { r.anonymous(at, have, &pod.Spec) })
-	}
 	r.baseline(pod)
 	return r
 }
@@ -110,7 +105,7 @@ func (r *Refusals) users(sc *corev1.PodSecurityContext, at *field.Path) {
 
 func (r *Refusals) user(at *field.Path, id *int64) {
 	if id != nil && engineUID(*id) {
-		r.add(at, fmt.Sprintf("%d is of the engines' range %d to %d, and what an engine's user sends is let out", *id, FirstUID, LastUID), "choose another number")
+		r.add(at, fmt.Sprintf("%d is of the engines' range %d to %d, whose users share an engine's limits on the node", *id, FirstUID, LastUID), "choose another number")
 	}
 }
 

@@ -1,8 +1,6 @@
 package inject
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -60,43 +58,6 @@ func (r *Refusals) ephemerals(spec *corev1.PodSpec) {
 			r.add(at, "the name is the engine's", "choose another name")
 		}
 	}
-}
-
-// anonymous refuses a container of which only its image says who runs it.
-func (r *Refusals) anonymous(at *field.Path, have *corev1.Container, spec *corev1.PodSpec) {
-	if !hasUser(have, spec) {
-		r.add(at.Child("securityContext", "runAsUser"), "only the image says which user runs it, and that may be the engine's", "write the user's number here or in spec.securityContext")
-	}
-}
-
-// gates refuses a pod that waits before its images are fetched, where one of them says who runs it and may be made while the pod waits: the
-// engine's user can be read by then.
-func (r *Refusals) gates(spec *corev1.PodSpec) {
-	if len(spec.SchedulingGates) == 0 {
-		return
-	}
-	var open []string
-	each(spec, func(at *field.Path, have *corev1.Container) {
-		if !hasUser(have, spec) && !pinned(have.Image) {
-			open = append(open, at.String())
-		}
-	})
-	if len(open) > 0 {
-		r.add(field.NewPath("spec", "schedulingGates"), "while the pod waits, an image can be made that runs as its engine's user: "+strings.Join(open, ", "),
-			"remove the gates, or give these containers securityContext.runAsUser or an image by digest (@sha256:…)")
-	}
-}
-
-// pinned reports that image is one and stays it: it ends with a digest.
-func pinned(image string) bool {
-	_, digest, _ := strings.Cut(image, "@")
-	sum, err := hex.DecodeString(strings.TrimPrefix(digest, "sha256:"))
-	return strings.HasPrefix(digest, "sha256:") && err == nil && len(sum) == sha256.Size
-}
-
-func hasUser(have *corev1.Container, spec *corev1.PodSpec) bool {
-	own, pods := have.SecurityContext, spec.SecurityContext
-	return own != nil && own.RunAsUser != nil || pods != nil && pods.RunAsUser != nil
 }
 
 // podSecurity judges by the checks that the API server has. It is made once, as that takes longer than an injection, and never changes.

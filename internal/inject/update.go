@@ -9,7 +9,7 @@ import (
 )
 
 // CheckUpdate says whether an injected pod may change from before to after. Of a pod's containers the API server lets only the images
-// change: the engine's may not, and not that of a container whose image says who runs it, since the engine's user can be told by then.
+// change, and ours may not: a newer engine would not know the rules of an older aegrail-init, which let out another thing.
 func CheckUpdate(before, after *corev1.Pod) error {
 	var r Refusals
 	frozen := func(kind, name string, before, after map[string]string) {
@@ -24,20 +24,12 @@ func CheckUpdate(before, after *corev1.Pod) error {
 	for _, name := range []string{LabelInject, AnnotationEngineUID, AnnotationCAGeneration} {
 		frozen("annotations", name, before.Annotations, after.Annotations)
 	}
-	images := func(at *field.Path, was, is []corev1.Container) {
-		for _, is := range is {
-			i := slices.IndexFunc(was, func(c corev1.Container) bool { return c.Name == is.Name })
-			switch {
-			case i < 0 || was[i].Image == is.Image:
-			case Ours(is.Name):
-				r.add(at.Key(is.Name).Child("image"), "the engine's image stays as it was when the pod was made", "make a new pod")
-			default:
-				r.anonymous(at.Key(is.Name), &is, &after.Spec)
-			}
+	for _, is := range after.Spec.InitContainers {
+		i := slices.IndexFunc(before.Spec.InitContainers, func(was corev1.Container) bool { return was.Name == is.Name })
+		if i >= 0 && Ours(is.Name) && before.Spec.InitContainers[i].Image != is.Image {
+			r.add(field.NewPath("spec", "initContainers").Key(is.Name).Child("image"), "the engine's image stays as it was when the pod was made", "make a new pod")
 		}
 	}
-	images(field.NewPath("spec", "initContainers"), before.Spec.InitContainers, after.Spec.InitContainers)
-	images(field.NewPath("spec", "containers"), before.Spec.Containers, after.Spec.Containers)
 	return r.err()
 }
 
@@ -112,7 +104,6 @@ func Ephemeral(pod *corev1.Pod) (*corev1.Pod, error) {
 		if err := beside((*corev1.Container)(&have.EphemeralContainerCommon), out.Spec.SecurityContext, e); err != nil {
 			return nil, err
 		}
-		pin(have, &out.Spec)
 	}
 	return out, nil
 }
@@ -143,28 +134,4 @@ func CheckEphemeral(pod *corev1.Pod) error {
 		}
 	}
 	return r.err()
-}
-
-// pin gives have a user where only its image would say one: the target's, or root, or nobody where root is not let in. Whoever
-// adds a container to a running pod could bring an image that runs as its engine's user.
-func pin(have *corev1.EphemeralContainer, spec *corev1.PodSpec) {
-	const nobody = 65534
-	c := (*corev1.Container)(&have.EphemeralContainerCommon)
-	if hasUser(c, spec) {
-		return
-	}
-	sc, uid := c.SecurityContext, int64(0)
-	rootless := spec.SecurityContext != nil && spec.SecurityContext.RunAsNonRoot != nil && *spec.SecurityContext.RunAsNonRoot
-	if sc.RunAsNonRoot != nil {
-		rootless = *sc.RunAsNonRoot
-	}
-	for _, target := range spec.Containers {
-		if target.Name == have.TargetContainerName && target.SecurityContext != nil && target.SecurityContext.RunAsUser != nil {
-			uid = *target.SecurityContext.RunAsUser
-		}
-	}
-	if uid == 0 && rootless {
-		uid = nobody
-	}
-	sc.RunAsUser = &uid
 }

@@ -28,15 +28,14 @@ func TestAPodStaysInjected(t *testing.T) {
 		field string
 		do    func(*pod)
 	}{
-		"the mark is removed":      {"metadata.labels[aegrail.io/injected]", func(p *pod) { delete(p.Labels, LabelInjected) }},
-		"the mark is changed":      {"metadata.labels[aegrail.io/injected]", func(p *pod) { p.Labels[LabelInjected] = "" }},
-		"the wish is removed":      {"metadata.labels[aegrail.io/inject]", func(p *pod) { delete(p.Labels, LabelInject) }},
-		"a wish is added":          {"metadata.annotations[aegrail.io/inject]", func(p *pod) { p.Annotations[LabelInject] = "false" }},
-		"the user is changed":      {"metadata.annotations[aegrail.io/engine-uid]", func(p *pod) { p.Annotations[AnnotationEngineUID] = "2000000001" }},
-		"the generation is gone":   {"metadata.annotations[aegrail.io/ca-generation]", func(p *pod) { delete(p.Annotations, AnnotationCAGeneration) }},
-		"the engine is another":    {"spec.initContainers[aegrail-engine].image", func(p *pod) { p.Spec.InitContainers[1].Image = "evil:1" }},
-		"aegrail-init is another":  {"spec.initContainers[aegrail-init].image", func(p *pod) { p.Spec.InitContainers[0].Image = "evil:1" }},
-		"an image that names user": {"spec.containers[agent].securityContext.runAsUser", func(p *pod) { p.Spec.Containers[0].Image = "evil:1" }},
+		"the mark is removed":     {"metadata.labels[aegrail.io/injected]", func(p *pod) { delete(p.Labels, LabelInjected) }},
+		"the mark is changed":     {"metadata.labels[aegrail.io/injected]", func(p *pod) { p.Labels[LabelInjected] = "" }},
+		"the wish is removed":     {"metadata.labels[aegrail.io/inject]", func(p *pod) { delete(p.Labels, LabelInject) }},
+		"a wish is added":         {"metadata.annotations[aegrail.io/inject]", func(p *pod) { p.Annotations[LabelInject] = "false" }},
+		"the user is changed":     {"metadata.annotations[aegrail.io/engine-uid]", func(p *pod) { p.Annotations[AnnotationEngineUID] = "2000000001" }},
+		"the generation is gone":  {"metadata.annotations[aegrail.io/ca-generation]", func(p *pod) { delete(p.Annotations, AnnotationCAGeneration) }},
+		"the engine is another":   {"spec.initContainers[aegrail-engine].image", func(p *pod) { p.Spec.InitContainers[1].Image = "evil:1" }},
+		"aegrail-init is another": {"spec.initContainers[aegrail-init].image", func(p *pod) { p.Spec.InitContainers[0].Image = "evil:1" }},
 	} {
 		before := injected(t, "job")
 		after := before.DeepCopy()
@@ -50,7 +49,8 @@ func TestWhatIsNotTheEnginesMayChange(t *testing.T) {
 	after := before.DeepCopy()
 	after.Labels["app"], after.Labels[LabelIdentity], after.Annotations["team"] = "other", "other", "other"
 	after.Finalizers = []string{"x.example/y"}
-	container(t, after, "agent").Image = "registry.example/bot:8" // it says which user runs it
+	container(t, after, "agent").Image = "registry.example/bot:8"
+	container(t, after, "jvm").Image = "registry.example/jvm:22" // of which only it says which user runs it
 	container(t, after, "fetch-model").Image = "registry.example/fetch:2"
 	if err := CheckUpdate(before, after); err != nil {
 		t.Error(err)
@@ -116,7 +116,7 @@ func running(t *testing.T, name, fields string) *corev1.Pod {
 	t.Helper()
 	p := injected(t, name)
 	p.Status.InitContainerStatuses = []corev1.ContainerStatus{
-		{Name: ContainerInit, State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}},
+		{Name: ContainerInit, Started: new(true), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}},
 		{Name: ContainerEngine, Started: new(true), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}},
 	}
 	if fields != "" {
@@ -141,9 +141,7 @@ func TestAnEphemeralContainerIsHeldLikeTheAgent(t *testing.T) {
 	}
 	got := out.Spec.EphemeralContainers[0]
 	agent := container(t, injected(t, "simple"), "agent")
-	want := agent.SecurityContext.DeepCopy()
-	want.RunAsUser = new(int64(0))
-	if diff := cmp.Diff(want, got.SecurityContext); diff != "" {
+	if diff := cmp.Diff(agent.SecurityContext, got.SecurityContext); diff != "" {
 		t.Errorf("it may do something else than the agent:\n%s", diff)
 	}
 	if diff := cmp.Diff(agent.Env, got.Env); diff != "" {
@@ -170,43 +168,12 @@ func TestAnEphemeralContainerIsHeldLikeTheAgent(t *testing.T) {
 	}
 }
 
-func TestAnEphemeralContainersUserIsNotItsImages(t *testing.T) {
-	for what, row := range map[string]struct {
-		fields string
-		edit   func(*corev1.Pod)
-		want   int64 // -1: unset
-	}{
-		"nobody says one":            {"", func(*corev1.Pod) {}, 0},
-		"its own":                    {"securityContext: {runAsUser: 7}", func(*corev1.Pod) {}, 7},
-		"the pod's":                  {"", func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(8))} }, -1},
-		"the target's":               {"targetContainerName: agent", func(p *corev1.Pod) { p.Spec.Containers[0].SecurityContext.RunAsUser = new(int64(9)) }, 9},
-		"a target without one":       {"targetContainerName: agent", func(*corev1.Pod) {}, 0},
-		"root is not let in":         {"securityContext: {runAsNonRoot: true}", func(*corev1.Pod) {}, 65534},
-		"root is not let in the pod": {"", func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: new(true)} }, 65534},
-		"root is let in here":        {"securityContext: {runAsNonRoot: false}", func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: new(true)} }, 0},
-	} {
-		p := running(t, "simple", row.fields)
-		row.edit(p)
-		out, err := Ephemeral(p)
-		if err != nil {
-			t.Errorf("%s: %v", what, err)
-			continue
-		}
-		got := int64(-1)
-		if uid := out.Spec.EphemeralContainers[0].SecurityContext.RunAsUser; uid != nil {
-			got = *uid
-		}
-		if got != row.want {
-			t.Errorf("%s: runs as %d, want %d", what, got, row.want)
-		}
-	}
-}
-
 func TestAnEphemeralContainerIsRefused(t *testing.T) {
 	for what, row := range map[string]struct{ fields, field string }{
 		"joining the engine":   {"targetContainerName: aegrail-engine", "spec.ephemeralContainers[debugger].targetContainerName"},
 		"with the token":       {"volumeMounts: [{name: aegrail-token, mountPath: /t}]", "spec.ephemeralContainers[debugger].volumeMounts[/t]"},
 		"with the log":         {"volumeMounts: [{name: aegrail-log, mountPath: /l}]", "spec.ephemeralContainers[debugger].volumeMounts[/l]"},
+		"with the way out":     {"volumeMounts: [{name: aegrail-passage, mountPath: /p}]", "spec.ephemeralContainers[debugger].volumeMounts[/p]"},
 		"over the bundle":      {"volumeMounts: [{name: work, mountPath: /etc/aegrail/ca}]", "spec.ephemeralContainers[debugger].volumeMounts[/etc/aegrail/ca]"},
 		"as the engine":        {"securityContext: {runAsUser: 2000123456}", "spec.ephemeralContainers[debugger].securityContext.runAsUser"},
 		"privileged":           {"securityContext: {privileged: true}", "spec.ephemeralContainers[debugger].securityContext.privileged"},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
 	"github.com/arpitcoder/aegrail-engine/internal/enginetest/netns"
 )
@@ -91,8 +92,8 @@ func TestCheckNamesWhatDiffers(t *testing.T) {
 		"the table is gone": {func(c *nftables.Conn) { c.DelTable(table()) }, "missing: table inet aegrail {"},
 		"a chain is empty":  {func(c *nftables.Conn) { c.FlushChain(ours(c, "divert")) }, "missing: meta l4proto tcp redirect to :14443"},
 		"a hole in front": {func(c *nftables.Conn) {
-			c.InsertRule(&nftables.Rule{Table: table(), Chain: ours(c, "confine"), Exprs: rule(user(1000), verdict(expr.VerdictAccept))})
-		}, "not ours: meta skuid 1000 accept"},
+			c.InsertRule(&nftables.Rule{Table: table(), Chain: ours(c, "confine"), Exprs: rule(marked(1000), verdict(expr.VerdictAccept))})
+		}, "not ours: meta mark 0x3e8 accept"},
 		"a policy that accepts": {func(c *nftables.Conn) {
 			accept := nftables.ChainPolicyAccept
 			chain := namespaceRules()
@@ -127,9 +128,17 @@ func TestCheckNamesWhatDiffers(t *testing.T) {
 	}
 }
 
-// answered asks for DNS at 127.0.0.1, which every user is diverted from but an
-// exempt one.
-func answered(t *testing.T, r Rules) bool {
+// carrying is a dialler of sockets with a mark.
+func carrying(mark int) *net.Dialer {
+	return &net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark) }), err)
+	}}
+}
+
+// answered asks for DNS at 127.0.0.1 by a socket with a mark, where every one is
+// diverted but the engine's.
+func answered(t *testing.T, r Rules, mark int) bool {
 	t.Helper()
 	cleanNamespace(t)
 	apply(t, r)
@@ -138,7 +147,7 @@ func answered(t *testing.T, r Rules) bool {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	client, err := net.Dial("udp4", "127.0.0.1:53")
+	client, err := carrying(mark).Dial("udp4", "127.0.0.1:53")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,12 +169,19 @@ func answered(t *testing.T, r Rules) bool {
 	return err == nil
 }
 
-func TestOnlyAnExemptUserIsNotDiverted(t *testing.T) {
-	if !answered(t, Rules{Transparent: 1, DNS: 15053, Exempt: []uint32{7000}}) {
-		t.Error("a user who is not exempt went by the resolver")
+func TestOnlyTheEnginesMarkIsNotDiverted(t *testing.T) {
+	rules := Rules{Transparent: 1, DNS: 15053, Mark: 0x306e}
+	// Every bit of it counts, and what others set does not.
+	for _, mark := range []int{0, 1, 0x306f, 0x2306e, 0x306e << 16, 0xae6, 0x4000} {
+		if !answered(t, rules, mark) {
+			t.Errorf("a socket with the mark %#x went by the resolver", mark)
+		}
 	}
-	if answered(t, Rules{Transparent: 1, DNS: 15053, Exempt: []uint32{uint32(os.Getuid())}}) {
-		t.Error("the exempt user was diverted")
+	if answered(t, rules, 0x306e) {
+		t.Error("the engine's socket was diverted")
+	}
+	if rules.Mark = 0; !answered(t, rules, 0) || !answered(t, rules, 0x306e) {
+		t.Error("where no mark is let out, one is")
 	}
 }
 
@@ -176,22 +192,22 @@ func TestE04AProtectedPortIsClosedAndOthersOfLoopbackAreNot(t *testing.T) {
 	}
 	defer ln.Close()
 	port := uint16(ln.Addr().(*net.TCPAddr).Port)
-	dial := func(r Rules) error {
+	dial := func(r Rules, mark int) error {
 		cleanNamespace(t)
 		apply(t, r)
-		conn, err := net.Dial("tcp", ln.Addr().String())
+		conn, err := carrying(mark).Dial("tcp", ln.Addr().String())
 		if err == nil {
 			conn.Close()
 		}
 		return err
 	}
-	if err := dial(Rules{Transparent: 1, DNS: 2, Protected: []uint16{port}}); !errors.Is(err, syscall.ECONNREFUSED) {
+	if err := dial(Rules{Transparent: 1, DNS: 2, Protected: []uint16{port}}, 0); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("a protected port: %v", err)
 	}
-	if err := dial(Rules{Transparent: 1, DNS: 2, Protected: []uint16{port}, Exempt: []uint32{uint32(os.Getuid())}}); err != nil {
-		t.Errorf("a protected port, the engine's own user: %v", err)
+	if err := dial(Rules{Transparent: 1, DNS: 2, Protected: []uint16{port}, Mark: 7}, 0); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a protected port beside the engine: %v", err)
 	}
-	if err := dial(Rules{Transparent: 1, DNS: 2}); err != nil {
+	if err := dial(Rules{Transparent: 1, DNS: 2}, 0); err != nil {
 		t.Errorf("an open port: %v", err)
 	}
 }

@@ -12,7 +12,8 @@
 // came in by an interface is answered.
 //
 // exec applies it to a namespace of its own, where it holds for everything.
-// In a pod it holds for every user but the engine's own (Rules.Exempt).
+// In a pod it holds for every socket but those that carry the engine's mark
+// (Rules.Mark), whichever user's they are; package passage is how they get it.
 //
 // The rules are one table, "inet aegrail", written and read by netlink: no nft
 // binary is needed, and CAP_NET_ADMIN only over the namespace itself. Apply
@@ -27,6 +28,6 @@
 // nothing here sends packets of its own but the reset for a protected port.
 //
 // Needed of the kernel: nf_tables with the inet family's NAT (Linux 5.2), the
-// redirect and, for Exempt and Protected, ct (with marks), notrack and reject expressions. They are
+// redirect and, for Mark and Protected, ct (with marks), notrack and reject expressions. They are
 // modules of every distribution's kernel and load when they are used.
 package redirect

@@ -30,15 +30,18 @@ type Rules struct {
 	// it leads anywhere else.
 	Free []netip.Prefix
 
-	// Exempt are the users whose traffic is let out as it is: the engine's own,
-	// where it shares the namespace. Whoever can become such a user is not held
-	// by these rules. With an exempt user, answers to connections that came in
-	// from outside pass too, and so does IPv6 neighbour discovery: who can send
-	// to the namespace gets an answer of whoever listens in it.
-	Exempt []uint32
+	// Mark is what a socket carries (SO_MARK) whose traffic is let out as it is:
+	// the engine's, where it shares the namespace. 0: no socket is let out. The
+	// kernel lets nobody set a mark but who has CAP_NET_ADMIN or CAP_NET_RAW over
+	// the namespace, and who has one of those is not held by these rules. No user
+	// is exempt, root and the engine's included. With a mark, answers to
+	// connections that came in from outside pass too, and so does IPv6 neighbour
+	// discovery: who can send to the namespace gets an answer of whoever listens
+	// in it.
+	Mark uint32
 
-	// Protected are ports of the engine that nobody but an exempt user may
-	// reach, on no free address: metrics, administration.
+	// Protected are ports of the engine that nobody may reach in here, on no
+	// free address: metrics, administration.
 	Protected []uint16
 }
 
@@ -88,7 +91,7 @@ func (r *Rules) chains(t *nftables.Table) []chain {
 			Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityFilter, Policy: &accept,
 		}, leave()},
 	}
-	if len(r.Exempt) == 0 {
+	if r.Mark == 0 {
 		return all
 	}
 	ask, hear := r.untracked()
@@ -101,16 +104,17 @@ func (r *Rules) chains(t *nftables.Table) []chain {
 	}, hear}, {&nftables.Chain{
 		Name: "arrive", Table: t, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle, Policy: &accept,
-	}, [][]expr.Any{rule(notLoopback(expr.MetaKeyIIFNAME), state(expr.CtStateBitNEW), setMark(arrived))}}}, all...)
+	}, [][]expr.Any{rule(notLoopback(expr.MetaKeyIIFNAME), state(expr.CtStateBitNEW), setConnectionMark(arrived))}}}, all...)
 }
 
-// arrived marks a connection whose first packet came in by an interface. That a
+// arrived marks a connection, and not its packets as Rules.Mark does, whose
+// first packet came in by an interface. That a
 // packet answers another is not enough to let it out: whoever binds a socket to
 // an address that is not this machine's (IPV6_FREEBIND) sends from there to
 // itself, and its answer would leave for that address.
 const arrived = 0xae6
 
-// untracked keeps conntrack away from what an exempt user asks the cluster's
+// untracked keeps conntrack away from what the engine asks the cluster's
 // resolver over UDP, and from the answers. A flow is known by its addresses and
 // ports for half a minute after its last packet. An agent asks the same server,
 // and of two that ask often one soon has a port that the other had before: its
@@ -118,10 +122,8 @@ const arrived = 0xae6
 // resolver, whose addresses mean nothing.
 func (r *Rules) untracked() (ask, hear [][]expr.Any) {
 	untrack := []expr.Any{&expr.Notrack{}}
-	for _, uid := range r.Exempt {
-		ask = append(ask, rule(user(uid), to(unix.IPPROTO_UDP, dnsPort), untrack))
-	}
-	return ask, [][]expr.Any{rule(notLoopback(expr.MetaKeyIIFNAME), from(unix.IPPROTO_UDP, dnsPort), untrack)}
+	return [][]expr.Any{rule(marked(r.Mark), to(unix.IPPROTO_UDP, dnsPort), untrack)},
+		[][]expr.Any{rule(notLoopback(expr.MetaKeyIIFNAME), from(unix.IPPROTO_UDP, dnsPort), untrack)}
 }
 
 // leave sees where each packet goes at last. A socket that is bound to an
@@ -136,8 +138,8 @@ func leave() (rules [][]expr.Any) {
 
 // divert sees the first packet of each connection, before confine does.
 func (r *Rules) divert() (rules [][]expr.Any) {
-	for _, uid := range r.Exempt {
-		rules = append(rules, rule(user(uid), verdict(expr.VerdictReturn)))
+	if r.Mark != 0 {
+		rules = append(rules, rule(marked(r.Mark), verdict(expr.VerdictReturn)))
 	}
 	for _, protocol := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
 		rules = append(rules, rule(to(protocol, dnsPort), redirectTo(r.DNS)))
@@ -151,22 +153,24 @@ func (r *Rules) divert() (rules [][]expr.Any) {
 // confine sees every packet, with the destination that divert gave it. What no
 // rule names is dropped by the chain's policy.
 func (r *Rules) confine() (rules [][]expr.Any) {
-	if len(r.Exempt) > 0 {
-		// Packets that the kernel sends after a socket is gone have no user. A TCP
+	if r.Mark != 0 {
+		// Packets that the kernel sends after a socket is gone have no mark. A TCP
 		// connection is established only if its first packet passed. For UDP that
 		// would be a hole: whoever takes the port of a socket that the engine has
 		// closed would send along its flow. For TCP so would a SYN: conntrack lets
 		// one pass in a flow that it has not seen the end of, for the server to say
 		// whether it begins anew.
+		//
+		// The engine's own listeners have no mark either. What they answer stays in
+		// here, whatever address of the namespace an agent dials from.
 		rules = append(rules,
-			rule(mark(arrived), reply(), verdict(expr.VerdictAccept)),
+			rule(connectionMark(arrived), reply(), verdict(expr.VerdictAccept)),
+			rule(loopback(expr.MetaKeyOIFNAME), reply(), verdict(expr.VerdictAccept)),
 			rule(protocol(unix.IPPROTO_TCP), noSYN(), state(expr.CtStateBitESTABLISHED), verdict(expr.VerdictAccept)))
 		for _, icmp := range []byte{133, 135, 136, 143} { // router and neighbour solicitation, advertisement, MLD (RFC 4861, 3810)
 			rules = append(rules, rule(protocol(unix.IPPROTO_ICMPV6), icmpType(icmp), verdict(expr.VerdictAccept)))
 		}
-	}
-	for _, uid := range r.Exempt {
-		rules = append(rules, rule(user(uid), verdict(expr.VerdictAccept)))
+		rules = append(rules, rule(marked(r.Mark), verdict(expr.VerdictAccept)))
 	}
 	for _, port := range r.Protected {
 		rules = append(rules,
@@ -189,8 +193,9 @@ func equals(data ...byte) expr.Any {
 
 func verdict(k expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: k}} }
 
-func user(uid uint32) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeySKUID, Register: 1}, equals(binaryutil.NativeEndian.PutUint32(uid)...)}
+// marked is what a socket with this mark sends.
+func marked(n uint32) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, equals(binaryutil.NativeEndian.PutUint32(n)...)}
 }
 
 func protocol(number byte) []expr.Any {
@@ -237,22 +242,26 @@ func state(set uint32) []expr.Any {
 	}
 }
 
-func mark(n uint32) []expr.Any {
+func connectionMark(n uint32) []expr.Any {
 	return []expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, equals(binaryutil.NativeEndian.PutUint32(n)...)}
 }
 
-func setMark(n uint32) []expr.Any {
+func setConnectionMark(n uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Immediate{Register: 1, Data: binaryutil.NativeEndian.PutUint32(n)},
 		&expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true},
 	}
 }
 
-// notLoopback is every interface but lo, by the name of key.
-func notLoopback(key expr.MetaKey) []expr.Any {
+// loopback is lo, by the name of key, and notLoopback every other interface.
+func loopback(key expr.MetaKey) []expr.Any { return interfaceIs(key, expr.CmpOpEq) }
+
+func notLoopback(key expr.MetaKey) []expr.Any { return interfaceIs(key, expr.CmpOpNeq) }
+
+func interfaceIs(key expr.MetaKey, op expr.CmpOp) []expr.Any {
 	name := make([]byte, unix.IFNAMSIZ)
 	copy(name, "lo")
-	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: name}}
+	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: name}}
 }
 
 func destination(p netip.Prefix) []expr.Any {

@@ -18,10 +18,10 @@ func namespaceRules() Rules {
 	}
 }
 
-// podRules are those of a namespace that the engine shares, as user 7000.
+// podRules are those of a namespace that the engine shares.
 func podRules() Rules {
 	return Rules{
-		Transparent: 15001, DNS: 15053, Exempt: []uint32{7000}, Protected: []uint16{9090, 8080},
+		Transparent: 15001, DNS: 15053, Mark: 0x306e, Protected: []uint16{9090, 8080},
 		Free: []netip.Prefix{netip.MustParsePrefix("10.1.2.3/32"), netip.MustParsePrefix("10.244.0.0/20")},
 	}
 }

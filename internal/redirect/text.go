@@ -117,13 +117,12 @@ type operandKind uint8
 
 const (
 	bytesOperand   operandKind = iota
-	nativeOperand              // a number in the machine's byte order
-	bigOperand                 // … in the network's
+	bigOperand                 // a number in the network's byte order
 	familyOperand              // NFPROTO_…
 	protoOperand               // IPPROTO_…
 	addressOperand             // with a mask: a range
 	stateOperand               // a set of conntrack states
-	markOperand                // a number that is read in base 16
+	markOperand                // a number in the machine's byte order, read in base 16
 	nameOperand                // an interface
 )
 
@@ -131,8 +130,8 @@ func load(e expr.Any) operand {
 	switch e := e.(type) {
 	case *expr.Meta:
 		switch e.Key {
-		case expr.MetaKeySKUID:
-			return operand{name: "meta skuid", kind: nativeOperand}
+		case expr.MetaKeyMARK:
+			return operand{name: "meta mark", kind: markOperand}
 		case expr.MetaKeyL4PROTO:
 			return operand{name: "meta l4proto", kind: protoOperand}
 		case expr.MetaKeyNFPROTO:
@@ -200,8 +199,6 @@ func (o operand) compare(c *expr.Cmp) string {
 
 func (o operand) value(data []byte) string {
 	switch {
-	case o.kind == nativeOperand && len(data) == 4:
-		return strconv.FormatUint(uint64(binaryutil.NativeEndian.Uint32(data)), 10)
 	case o.kind == markOperand && len(data) == 4:
 		return fmt.Sprintf("%#x", binaryutil.NativeEndian.Uint32(data))
 	case o.kind == nameOperand:
