@@ -1,0 +1,89 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// marker is the number of the process of aegrail-init that marks for a user.
+func marker(engine string) (int, error) {
+	all, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return 0, err
+	}
+	for _, p := range all {
+		line, err := os.ReadFile(filepath.Join(p, "cmdline"))
+		if err != nil {
+			continue // it has ended
+		}
+		args := strings.Split(string(bytes.TrimRight(line, "\x00")), "\x00")
+		if len(args) > 2 && args[0] == "/aegrail-init" && args[1] == "serve" && slices.Contains(args, "--engine-uid="+engine) {
+			return strconv.Atoi(filepath.Base(p))
+		}
+	}
+	return 0, fmt.Errorf("no aegrail-init marks for user %s", engine)
+}
+
+func TestAegrailInitIsKilledAndThePodStaysHeld(t *testing.T) {
+	a := injected(t)
+	a.pod = "marked"
+	apply(t, fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: %s, namespace: %s}
+spec:
+  serviceAccountName: bot
+  terminationGracePeriodSeconds: 5
+  containers:
+    - {name: agent, image: %q, args: [wait]}
+`, a.pod, a.namespace, agentImage))
+	ready(t, a.namespace, a.pod)
+	engine := a.engineUID(t)
+	pid, err := marker(engine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil {
+		for line := range strings.Lines(string(status)) {
+			if strings.HasPrefix(line, "VmRSS") || strings.HasPrefix(line, "CapBnd") || strings.HasPrefix(line, "NoNewPrivs") {
+				t.Log(strings.TrimSpace(line))
+			}
+		}
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	// Whether it is back yet or not.
+	a.mustFail(t, "udp", "1.2.3.4:9999")
+	a.mustFail(t, "mark", "1.2.3.4:9999")
+	await(t, "aegrail-init is back", func(context.Context) error {
+		now, err := marker(engine)
+		if err == nil && now == pid {
+			err = errors.New("the killed one is still there")
+		}
+		return err
+	})
+	ready(t, a.namespace, a.pod)
+	await(t, "the engine dials again", func(context.Context) error {
+		if got := a.send(t, "POST", "https://"+modelHost+"/v1/chat/completions", "again"); got.Status != 200 {
+			return fmt.Errorf("%+v", got)
+		}
+		return nil
+	})
+	a.mustFail(t, "udp", "1.2.3.4:9999")
+	const counts = `jsonpath={.status.initContainerStatuses[*].restartCount} {.status.containerStatuses[*].restartCount}`
+	if got := kubectl(t, "get", "pod", "-n", a.namespace, a.pod, "-o", counts); got != "1 0 0" {
+		t.Errorf("its containers were started again %s times, want 1 0 0", got)
+	}
+	// The engine brings its last records out when the pod ends, which takes a dial: aegrail-init ends after it.
+	kubectl(t, "delete", "pod", "-n", a.namespace, a.pod)
+}
