@@ -103,11 +103,11 @@ func (r *jsonReader) value(depth int) (any, error) {
 
 func (r *jsonReader) object(depth int) (any, error) {
 	out := map[string]any{}
-	folded := map[string]bool{}
 	if r.space(); r.peek() == '}' {
 		r.at++
 		return out, nil
 	}
+	folded := map[string]bool{}
 	for {
 		r.space()
 		if r.peek() != '"' {

@@ -65,8 +65,9 @@ type exchange struct {
 	recorded  bool          // an allowing decision is in the log
 	completed bool          // … and so is its end
 
-	whole bool  // the answer was released to its last byte
-	held  int64 // of the principal's budget for judged bodies
+	whole  bool    // the answer was released to its last byte
+	held   int64   // of the principal's budget for judged bodies
+	bodies *bodies // the principal's; nil: there is none to judge
 
 	ctx    context.Context // from begin to end; cancelled by a cut
 	cancel context.CancelFunc
@@ -151,7 +152,7 @@ func (x *exchange) judge() *refusal {
 		if why := x.readJudgedBody(); why != nil {
 			return why
 		}
-		x.decision = x.view.DecideBody(&x.req, x.judged)
+		x.inTurn(func() { x.decision = x.view.DecideBody(&x.req, x.judged) })
 	}
 	d := &x.decision
 	if d.Verdict != policy.Allow {
@@ -185,7 +186,7 @@ func (x *exchange) readJudgedBody() *refusal {
 	if x.req.Length >= 0 {
 		held = x.req.Length
 	}
-	if !x.s.bodies.take(x.c.principalID, held) {
+	if x.bodies = x.s.bodies.take(x.c.principalID, held); x.bodies == nil {
 		return &refusal{status: 503, reason: "too_many_bodies", rule: x.decision.Rule, retryAfter: time.Second, close: true}
 	}
 	x.held = held
@@ -214,7 +215,7 @@ func (x *exchange) giveBack() {
 	if x.held > 0 {
 		x.s.bodies.give(x.c.principalID, x.held)
 	}
-	x.held, x.judged = 0, nil
+	x.held, x.bodies, x.judged = 0, nil, nil
 }
 
 // forward records the decision, sends, and relays the answer.
