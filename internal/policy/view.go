@@ -16,6 +16,7 @@ type View struct {
 	index   *hostIndex
 	observe bool
 	nobody  bool // no policy selects the agent
+	asks    bool // some rule has a condition
 
 	merged atomic.Pointer[map[mergeKey]*outcome]
 }
@@ -65,6 +66,7 @@ func newView(s *Set, own []*compiled) *View {
 		v.rules = append(v.rules, c.rules...)
 		v.observe = v.observe && (c.observe || c.doc.Metadata.Name == FlagsPolicy)
 	}
+	v.asks = slices.ContainsFunc(v.rules, func(r *rule) bool { return r.when != nil })
 	v.index = newHostIndex(v.rules)
 	return v
 }
@@ -84,6 +86,9 @@ func (v *View) Host(a canon.Authority) HostVerdict {
 // Asks reports that a decision about a request to a may evaluate a condition,
 // which takes a thousand times as long as one that does not.
 func (v *View) Asks(a canon.Authority) bool {
+	if !v.asks {
+		return false
+	}
 	var hosts hostList
 	v.index.find(&a, &hosts)
 	for i := range hosts.n {

@@ -55,7 +55,7 @@ func (c *conn) begin(ctx context.Context, x *exchange) {
 	slow := x.rejudge()
 	c.mu.Unlock()
 	if slow != nil {
-		x.inTurn(func() { slow.judge(new(canon.Request)) })
+		x.c.tally.inTurn(func() { slow.judge(new(canon.Request)) })
 	}
 }
 
@@ -325,53 +325,23 @@ func rawOf(nc net.Conn) net.Conn {
 type bodyBudget struct {
 	mu    sync.Mutex
 	limit int64
-	held  map[string]*bodies // :: principal → its own, while it holds any
+	held  map[string]int64 // :: principal → bytes
 }
 
-// bodies are a principal's that were read, or are.
-type bodies struct {
-	bytes int64 // guarded by bodyBudget.mu
-
-	// turns has a place for each that may be parsed at once. What a body becomes,
-	// unpacked and parsed, may be five thousand times as large as it came (10 KiB,
-	// 50 MiB), and parsing waits for nothing: all at once would not be done sooner.
-	turns chan struct{}
-}
-
-// maxParsed is how many bodies of a principal are parsed at once.
-const maxParsed = 2
-
-// take returns the principal's bodies with one of n bytes more, or nil where
-// those are too many.
-func (b *bodyBudget) take(principal string, n int64) *bodies {
+func (b *bodyBudget) take(principal string, n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	own := b.held[principal]
-	if own == nil {
-		own = &bodies{turns: make(chan struct{}, maxParsed)}
+	if b.held[principal]+n > b.limit {
+		return false
 	}
-	if own.bytes+n > b.limit {
-		return nil
-	}
-	own.bytes += n
-	b.held[principal] = own
-	return own
+	b.held[principal] += n
+	return true
 }
 
 func (b *bodyBudget) give(principal string, n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	own := b.held[principal]
-	if own.bytes -= n; own.bytes <= 0 {
+	if b.held[principal] -= n; b.held[principal] <= 0 {
 		delete(b.held, principal)
 	}
-}
-
-// inTurn calls judge, which parses x's body if it has one to be parsed.
-func (x *exchange) inTurn(judge func()) {
-	if x.bodies != nil {
-		x.bodies.turns <- struct{}{}
-		defer func() { <-x.bodies.turns }()
-	}
-	judge()
 }

@@ -65,9 +65,8 @@ type exchange struct {
 	recorded  bool          // an allowing decision is in the log
 	completed bool          // … and so is its end
 
-	whole  bool    // the answer was released to its last byte
-	held   int64   // of the principal's budget for judged bodies
-	bodies *bodies // the principal's; nil: there is none to judge
+	whole bool  // the answer was released to its last byte
+	held  int64 // of the principal's budget for judged bodies
 
 	ctx    context.Context // from begin to end; cancelled by a cut
 	cancel context.CancelFunc
@@ -147,12 +146,16 @@ func (x *exchange) serve(ctx context.Context, parsed *refusal) (keep bool) {
 // head reads it, then by the quota. nil is an allowance.
 func (x *exchange) judge() *refusal {
 	x.view = x.c.policy()
-	x.decision = x.view.Decide(&x.req)
+	if x.view.Asks(x.req.Authority) {
+		x.c.tally.inTurn(func() { x.decision = x.view.Decide(&x.req) })
+	} else {
+		x.decision = x.view.Decide(&x.req)
+	}
 	if x.decision.NeedBody {
 		if why := x.readJudgedBody(); why != nil {
 			return why
 		}
-		x.inTurn(func() { x.decision = x.view.DecideBody(&x.req, x.judged) })
+		x.c.tally.inTurn(func() { x.decision = x.view.DecideBody(&x.req, x.judged) })
 	}
 	d := &x.decision
 	if d.Verdict != policy.Allow {
@@ -186,7 +189,7 @@ func (x *exchange) readJudgedBody() *refusal {
 	if x.req.Length >= 0 {
 		held = x.req.Length
 	}
-	if x.bodies = x.s.bodies.take(x.c.principalID, held); x.bodies == nil {
+	if !x.s.bodies.take(x.c.principalID, held) {
 		return &refusal{status: 503, reason: "too_many_bodies", rule: x.decision.Rule, retryAfter: time.Second, close: true}
 	}
 	x.held = held
@@ -215,7 +218,7 @@ func (x *exchange) giveBack() {
 	if x.held > 0 {
 		x.s.bodies.give(x.c.principalID, x.held)
 	}
-	x.held, x.bodies, x.judged = 0, nil, nil
+	x.held, x.judged = 0, nil
 }
 
 // forward records the decision, sends, and relays the answer.

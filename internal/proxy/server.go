@@ -57,7 +57,7 @@ func New(cfg Config) (*Server, error) {
 		byClient: make(map[netip.Addr]int),
 		h2conn:   newHandover(),
 		turned:   make(chan struct{}, maxTurned),
-		bodies:   bodyBudget{held: make(map[string]*bodies)},
+		bodies:   bodyBudget{held: make(map[string]int64)},
 		tallies:  tallies{of: make(map[string]*tally)},
 	}
 	s.bodies.limit = s.limits.JudgedBytes

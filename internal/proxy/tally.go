@@ -8,10 +8,11 @@ import (
 
 // tally counts what one principal has under way: requests, WebSockets and
 // tunnels, and what it may send of HTTP/2's control frames. It lives as long as one
-// of the principal's connections, and where those have sent such frames for
+// of the principal's connections or requests, and where such frames were sent for
 // controlWindow longer.
 type tally struct {
 	underway atomic.Int64
+	turns    chan struct{} // one for each request that a condition judges now
 	control  controls
 	little   controls
 	conns    int         // guarded by tallies.mu
@@ -29,7 +30,7 @@ func (t *tallies) join(principal string) *tally {
 	defer t.mu.Unlock()
 	y := t.of[principal]
 	if y == nil {
-		y = new(tally)
+		y = &tally{turns: make(chan struct{}, maxJudged)}
 		t.of[principal] = y
 	}
 	y.conns++
@@ -46,7 +47,7 @@ func (t *tallies) leave(principal string) {
 	y.conns--
 	switch {
 	case y.conns > 0:
-	case !y.control.used():
+	case !y.control.used() && y.underway.Load() == 0:
 		delete(t.of, principal)
 	case y.forget == nil:
 		y.forget = time.AfterFunc(controlWindow, func() { t.drop(principal) })
@@ -60,7 +61,12 @@ func (t *tallies) leave(principal string) {
 func (t *tallies) drop(principal string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if y := t.of[principal]; y != nil && y.conns == 0 {
+	y := t.of[principal]
+	switch {
+	case y == nil || y.conns > 0:
+	case y.underway.Load() > 0: // streams whose connection has ended
+		y.forget.Reset(controlWindow)
+	default:
 		delete(t.of, principal)
 	}
 }
@@ -79,3 +85,17 @@ func (x *exchange) enter() *refusal {
 }
 
 func (y *tally) leave() { y.underway.Add(-1) }
+
+// maxJudged is how many requests of a principal conditions judge at once. A
+// condition takes up to a tenth of a second of a processor; and what a body
+// becomes that it reads, unpacked and parsed, may be five thousand times as large
+// as it came (10 KiB, 50 MiB). Neither waits for anything: all at once would not be
+// done sooner, and who else is served would wait for all.
+const maxJudged = 2
+
+// inTurn calls judge when there is a turn for it.
+func (y *tally) inTurn(judge func()) {
+	y.turns <- struct{}{}
+	defer func() { <-y.turns }()
+	judge()
+}

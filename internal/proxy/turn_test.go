@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 func TestWhoHasMuchUnderWayIsNotJudgedBeforeEverybodyElse(t *testing.T) {
@@ -26,34 +27,43 @@ func TestWhoHasMuchUnderWayIsNotJudgedBeforeEverybodyElse(t *testing.T) {
 	}
 }
 
-func TestFewBodiesOfAPrincipalAreParsedAtOnce(t *testing.T) {
+func TestFewRequestsOfAPrincipalAreJudgedByConditionsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		budget := bodyBudget{limit: 100, held: make(map[string]*bodies)}
+		all := tallies{of: make(map[string]*tally)}
 		release := make(chan struct{})
-		var all sync.WaitGroup
-		parse := func(principal string, n int, parsing *atomic.Int64) {
+		var running sync.WaitGroup
+		judge := func(principal string, n int, judging *atomic.Int64) {
+			y := all.join(principal)
 			for range n {
-				x := &exchange{bodies: budget.take(principal, 1)}
-				all.Go(func() {
-					x.inTurn(func() { parsing.Add(1); <-release })
-					budget.give(principal, 1)
+				y.underway.Add(1)
+				running.Go(func() {
+					defer y.leave()
+					y.inTurn(func() { judging.Add(1); <-release })
 				})
 			}
+			all.leave(principal) // the connection ends and its streams do not
 		}
 		var loud, quiet atomic.Int64
-		parse("loud", 50, &loud)
-		parse("quiet", 1, &quiet)
-		synctest.Wait()
-		if loud.Load() != maxParsed || quiet.Load() != 1 {
-			t.Errorf("%d bodies of the one and %d of the other", loud.Load(), quiet.Load())
+		for range 10 {
+			judge("loud", 5, &loud)
 		}
-		if budget.take("loud", 51) != nil || budget.held["loud"].bytes != 50 {
-			t.Errorf("the budget is %d", budget.held["loud"].bytes)
+		judge("quiet", 1, &quiet)
+		synctest.Wait()
+		if loud.Load() != maxJudged || quiet.Load() != 1 {
+			t.Errorf("%d requests of the one and %d of the other", loud.Load(), quiet.Load())
+		}
+		time.Sleep(10 * controlWindow) // the bubble's clock
+		judge("loud", 5, &loud)
+		synctest.Wait()
+		if loud.Load() != maxJudged || all.of["loud"].underway.Load() != 55 {
+			t.Errorf("%d requests, %d under way, after a while", loud.Load(), all.of["loud"].underway.Load())
 		}
 		close(release)
-		all.Wait()
-		if loud.Load() != 50 || len(budget.held) != 0 {
-			t.Errorf("%d were parsed; %d principals hold some", loud.Load(), len(budget.held))
+		running.Wait()
+		time.Sleep(2 * controlWindow)
+		synctest.Wait()
+		if loud.Load() != 55 || len(all.of) != 0 {
+			t.Errorf("%d were judged; %d principals are remembered", loud.Load(), len(all.of))
 		}
 	})
 }
