@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"os"
 	"reflect"
 	"strings"
 	"syscall"
@@ -198,8 +199,12 @@ func brokenLog(t *testing.T) {
 	if r := e.Do(t, client, "GET", "allowed.test", "/before", ""); r.Status != 200 {
 		t.Fatalf("%d %s", r.Status, r.Body)
 	}
-	e.BreakLog(syscall.ENOSPC)
-	refused(t, "with a full disk", e.Do(t, client, "GET", "allowed.test", "/lost", ""), 503, "audit_unavailable")
+	e.BreakLog(&os.PathError{Op: "write", Path: "/var/log/secret.jsonl", Err: syscall.ENOSPC})
+	lost := e.Do(t, client, "GET", "allowed.test", "/lost", "")
+	refused(t, "with a full disk", lost, 503, "audit_unavailable")
+	if strings.Contains(lost.Body, "secret") {
+		t.Errorf("the agent is told where the log is: %s", lost.Body)
+	}
 	refused(t, "a denial with a full disk", e.Do(t, client, "DELETE", "allowed.test", "/lost", ""), 503, "audit_unavailable")
 	refused(t, "another host with a full disk", e.Do(t, client, "POST", "api.openai.com", "/v1/chat/completions", "{}"), 503, "audit_unavailable")
 	if e.Audit.Err() == nil {

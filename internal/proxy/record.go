@@ -150,12 +150,13 @@ func afterRefuse(why *refusal, err error) *refusal {
 }
 
 // unrecorded is the answer to what the log did not take: a principal whose
-// budget of refusals is out, or a log that cannot be written.
+// budget of refusals is out, or a log that cannot be written. Why, with the names
+// of files, is in the engine's own log and no matter of the agent's.
 func unrecorded(err error) *refusal {
 	if errors.Is(err, audit.ErrBudget) {
 		return &refusal{status: 429, reason: "refusal_budget", detail: "too many refused requests; this principal is refused for now", close: true}
 	}
-	return &refusal{status: 503, reason: "audit_unavailable", detail: err.Error(), failed: true, close: true}
+	return &refusal{status: 503, reason: "audit_unavailable", detail: "the audit log takes no records now", failed: true, close: true}
 }
 
 // refuseHead answers and records what never became a request: framing that
