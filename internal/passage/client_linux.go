@@ -1,6 +1,7 @@
 package passage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,7 +65,7 @@ func (c *Client) mark(ctx context.Context, fd int) error {
 	}
 	answer, err := c.ask(ctx, unix.UnixRights(fd))
 	if err != nil {
-		return c.failed(ctx, err)
+		return c.failed(ctx, cmp.Or(ctx.Err(), err)) // what its end does to the connection says less
 	}
 	if answer != Marked {
 		return c.failed(ctx, errors.New(answer.String()))

@@ -15,15 +15,15 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(netns.Main(m)) }
 
-// real is a pair that marks as the kernel has it.
-func real(t testing.TB) *pair {
+// kernels is a pair that marks as the kernel has it.
+func kernels(t testing.TB) *pair {
 	p := pairOf(t, new(notes), &Server{EngineUID: own()})
 	p.marked = isMarked
 	return p
 }
 
 func TestTheKernelHasTheMark(t *testing.T) {
-	p := real(t)
+	p := kernels(t)
 	for _, network := range []string{"tcp", "udp"} {
 		conn, err := p.DialContext(t.Context(), network, echo(t, "tcp4", "127.0.0.1:0"))
 		if err != nil {
@@ -45,7 +45,7 @@ func TestTheKernelHasTheMark(t *testing.T) {
 // A connection over loopback, with and without the question before it.
 func BenchmarkDial(b *testing.B) {
 	to := echo(b, "tcp4", "127.0.0.1:0")
-	p := real(b)
+	p := kernels(b)
 	dial := func(b *testing.B, d func() error) {
 		b.ReportAllocs()
 		for b.Loop() {

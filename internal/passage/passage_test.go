@@ -279,6 +279,26 @@ func TestWhoGivesUpWaitsNoLonger(t *testing.T) {
 	}
 }
 
+func TestAQuestionThatTakesTooLongIsNamed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "passage")
+	ln, err := net.Listen("unix", path) // and nobody answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	c := NewClient(path)
+	// The dial itself has time enough: it is the question that has none.
+	d := net.Dialer{ControlContext: func(_ context.Context, network, address string, socket syscall.RawConn) error {
+		return c.Control(ctx, network, address, socket)
+	}}
+	_, err = d.DialContext(t.Context(), "tcp", "127.0.0.1:9")
+	if err == nil || !strings.Contains(err.Error(), "did not mark the socket") || !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
+		t.Error(err)
+	}
+}
+
 func TestTheEngineGoesOnWhenItIsBack(t *testing.T) {
 	p := newPair(t, own())
 	to := echo(t, "tcp4", "127.0.0.1:0")
