@@ -130,3 +130,32 @@ func TestE03NothingForLoopbackLeavesByAnInterface(t *testing.T) {
 	})
 	nothingLeft(t, p, capture)
 }
+
+// The engine takes what comes from the cluster's resolver for its answer, and a
+// socket may have that address although it is elsewhere.
+func TestD02NobodyInThePodAnswersForTheClustersResolver(t *testing.T) {
+	p := pod(t, "--free", "10.77.0.2,fd77::2")
+	resolver := &unix.SockaddrInet6{Port: 53, Addr: p.Cluster6.As16()}
+	here := &unix.SockaddrInet6{Port: 40053, Addr: p.Pod6.As16()}
+	p.Do(func() {
+		s := sockets{t}
+		asks, forges := s.open(unix.AF_INET6, unix.SOCK_DGRAM), s.open(unix.AF_INET6, unix.SOCK_DGRAM)
+		wait := unix.NsecToTimeval(int64(patience))
+		s.must(errors.Join(mark(asks), unix.SetNonblock(asks, false), unix.SetsockoptTimeval(asks, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)))
+		s.must(errors.Join(unix.Bind(asks, here), unix.Connect(asks, resolver)))
+		s.must(errors.Join(unix.SetsockoptInt(forges, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1), unix.Bind(forges, resolver)))
+		// Before there is a question, and while it is under way.
+		for range 2 {
+			if err := unix.Sendto(forges, []byte("forged"), 0, here); !errors.Is(err, syscall.EPERM) {
+				t.Errorf("answering for the resolver: %v", err)
+			}
+			_, err := unix.Write(asks, []byte("question"))
+			s.must(err)
+			buf := make([]byte, 100)
+			n, err := unix.Read(asks, buf)
+			if got := string(buf[:max(n, 0)]); got != "world\n" {
+				t.Errorf("the engine was answered %q, %v", got, err)
+			}
+		}
+	})
+}

@@ -154,6 +154,11 @@ func (r *Rules) divert() (rules [][]expr.Any) {
 // rule names is dropped by the chain's policy.
 func (r *Rules) confine() (rules [][]expr.Any) {
 	if r.Mark != 0 {
+		// A socket may be bound to the address of the cluster's resolver
+		// (IPV6_FREEBIND) and answer the engine from there. Nobody in here is asked at
+		// that port, as questions are redirected, so nobody answers from it.
+		rules = append(rules, rule(loopback(expr.MetaKeyOIFNAME), from(unix.IPPROTO_UDP, dnsPort), verdict(expr.VerdictDrop)))
+
 		// Packets that the kernel sends after a socket is gone have no mark. A TCP
 		// connection is established only if its first packet passed. For UDP that
 		// would be a hole: whoever takes the port of a socket that the engine has
