@@ -15,8 +15,8 @@ import (
 	"github.com/arpitcoder/aegrail-engine/internal/inject"
 )
 
-// validateConnect keeps programs from being run as the engine: its user is let out, and it can read the token. To read the log
-// there is no other place.
+// validateConnect keeps programs from being run as the engine: aegrail-init marks their sockets, and they can read the token. To read
+// the log there is no other place.
 func validateConnect(req *admissionv1.AdmissionRequest) error {
 	// PodAttachOptions has the same field for the container, and no command.
 	var options corev1.PodExecOptions
@@ -29,7 +29,7 @@ func validateConnect(req *admissionv1.AdmissionRequest) error {
 	case req.SubResource == "exec" && options.Container == inject.ContainerEngine && readsLog(options.Command):
 		return nil
 	default:
-		return refusef("%s into %s runs as a user whose connections are not held; use another container (-c), or read the log with %s audit show|tail|verify|prove|report %s/audit.log",
+		return refusef("%s into %s is not held: it would be let out of the pod as the engine is; use another container (-c), or read the log with %s audit show|tail|verify|prove|report %s/audit.log",
 			req.SubResource, options.Container, inject.CommandEngine, inject.PathLog)
 	}
 }
