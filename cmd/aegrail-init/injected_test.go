@@ -3,6 +3,8 @@
 package main
 
 import (
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"testing"
@@ -44,6 +46,14 @@ func TestWhatIsInjectedIsUnderstood(t *testing.T) {
 	}
 	if p.engine.Path != inject.PathPassage+"/"+inject.PassageSocket || len(first.VolumeMounts) != 1 || first.VolumeMounts[0].MountPath != inject.PathPassage {
 		t.Errorf("is asked at %s, with %v mounted", p.engine.Path, first.VolumeMounts)
+	}
+	// What it keeps there is what the engine has for its own.
+	for _, file := range nameFiles() {
+		want := corev1.VolumeMount{Name: first.VolumeMounts[0].Name, MountPath: file, SubPath: filepath.Base(file), ReadOnly: true}
+		has := func(m corev1.VolumeMount) bool { return reflect.DeepEqual(m, want) }
+		if engine := pod.Spec.InitContainers[1]; !slices.ContainsFunc(engine.VolumeMounts, has) {
+			t.Errorf("the engine has %v, and not %v", engine.VolumeMounts, want)
+		}
 	}
 	// It is up when this says so: the same flags as those that it serves with.
 	probe := first.StartupProbe.Exec.Command

@@ -86,8 +86,8 @@ func prefix(text string) (netip.Prefix, error) {
 }
 
 // serve makes the rules and reads them back: a kernel that took them for
-// something else must not be believed. Then it answers the engine until ctx
-// ends; the rules stay.
+// something else must not be believed. It keeps for the engine what the pod's
+// names are found by, and then answers it until ctx ends; the rules stay.
 func serve(ctx context.Context, stdout io.Writer, p plan) error {
 	// To make rules that are there would drop what arrives in between.
 	if p.rules.Check() != nil {
@@ -97,6 +97,9 @@ func serve(ctx context.Context, stdout io.Writer, p plan) error {
 	}
 	if err := p.rules.Check(); err != nil {
 		return hint(err)
+	}
+	if err := keepNames(filepath.Dir(p.engine.Path), nameFiles()); err != nil {
+		return err
 	}
 	ln, err := p.engine.Listen()
 	if err != nil {

@@ -33,6 +33,49 @@ func marker(engine string) (int, error) {
 	return 0, fmt.Errorf("no aegrail-init marks for user %s", engine)
 }
 
+func TestE02AnAgentWritesToThePodsFilesOfNamesInVain(t *testing.T) {
+	a := injected(t)
+	a.pod = "misleading"
+	apply(t, fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: %s, namespace: %s}
+spec:
+  serviceAccountName: bot
+  terminationGracePeriodSeconds: 1
+  containers:
+    - {name: agent, image: %q, args: [wait]}
+`, a.pod, a.namespace, agentImage))
+	ready(t, a.namespace, a.pod)
+	const planted = "192.0.2.66"
+	if out, err := shellLine(a, "echo nameserver "+planted+" > /etc/resolv.conf; echo "+planted+" "+modelHost+" >> /etc/hosts; cat /etc/resolv.conf /etc/hosts"); err != nil || strings.Count(out, planted) != 2 {
+		t.Fatalf("the agent cannot write what this test is about: %v: %s", err, out)
+	}
+	all, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine, found := a.engineUID(t), false
+	for _, p := range all {
+		if status, err := os.ReadFile(filepath.Join(p, "status")); err != nil || !strings.Contains(string(status), "\nUid:\t"+engine+"\t") {
+			continue
+		}
+		found = true
+		for _, file := range []string{"/etc/resolv.conf", "/etc/hosts"} {
+			if text, err := os.ReadFile(filepath.Join(p, "root", file)); err != nil || len(text) == 0 || strings.Contains(string(text), planted) {
+				t.Errorf("the engine's %s: %v: %s", file, err, text)
+			}
+		}
+	}
+	if !found {
+		t.Errorf("no process is of the engine's user, %s", engine)
+	}
+	if got := a.send(t, "POST", "https://"+modelHost+"/v1/chat/completions", "misled"); got.Status != 200 {
+		t.Errorf("%+v", got)
+	}
+	kubectl(t, "delete", "pod", "-n", a.namespace, a.pod)
+}
+
 func TestAegrailInitIsKilledAndThePodStaysHeld(t *testing.T) {
 	a := injected(t)
 	a.pod = "marked"

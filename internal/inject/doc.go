@@ -7,7 +7,8 @@
 //	                  out (package passage). Not where enforcement is advisory
 //	aegrail-engine    second, without any capability. Both are native sidecars (init containers that restart always), so they
 //	                  are up before anything of the agent's, outlive all of it, and do not keep a Job from ending
-//	aegrail-passage   the socket at which the engine asks aegrail-init for the mark, in those two alone
+//	aegrail-passage   the socket at which the engine asks aegrail-init for the mark, in those two alone, and beside it the hosts file
+//	                  and resolv.conf that the engine has: the pod's own may be written to by every container
 //	aegrail-ca        the bundle, mounted in every container, and the variables that make runtimes trust it (package trustenv)
 //	aegrail-token     a token for control, bound to the pod, in the engine alone; plain mode: aegrail-key and aegrail-policy
 //	aegrail-log       the audit log, in the engine alone
@@ -31,9 +32,9 @@
 // An image may say which user it runs as, and the pod does not show it. One that is made for an engine's user is held like any
 // other, and can use up what the kernel grants that user: the pod's own engine dials no more then, or one of another pod on the node.
 //
-// The engine shares the pod's hosts file and the search domains of its resolv.conf, which whoever makes the pod may fill; a
-// resolver it may not name. To the engine DNS is not trusted anyway: addresses inside are refused and TLS verifies names, which
-// leaves plain http.
+// The engine has the hosts file and the search domains that whoever makes the pod may fill, as they are before anything of the agent's
+// runs; a resolver the pod may not name. To the engine DNS is not trusted anyway: addresses inside are refused and TLS verifies names,
+// which leaves plain http and passthrough. Where enforcement is advisory the engine has the pod's own files.
 //
 // Devices that bring a network of their own past the kernel's (RDMA, DPDK) are not seen: whoever hands them to pods has to
 // keep them from these.

@@ -46,7 +46,7 @@ func (c *Config) volumes() []corev1.Volume {
 	out = append(out, corev1.Volume{Name: VolumeLog, VolumeSource: c.Log.source()})
 	if c.Enforcement == Transparent {
 		out = append(out, corev1.Volume{Name: VolumePassage, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
-			Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse("64Ki")), // for one socket, which takes no room
+			Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse("2Mi")), // for a socket, which takes no room, and two files of at most what a pod may have of hostAliases
 		}}})
 	}
 	return out
@@ -189,6 +189,9 @@ func (c *Config) engineMounts() []corev1.VolumeMount {
 	mounts = append(mounts, log)
 	if c.Enforcement == Transparent {
 		mounts = append(mounts, corev1.VolumeMount{Name: VolumePassage, MountPath: PathPassage, ReadOnly: true}) // a socket can be dialled there all the same
+		for _, file := range []string{PassageHosts, PassageResolver} {
+			mounts = append(mounts, corev1.VolumeMount{Name: VolumePassage, MountPath: "/etc/" + file, SubPath: file, ReadOnly: true})
+		}
 	}
 	return mounts
 }

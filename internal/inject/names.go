@@ -53,6 +53,11 @@ const (
 	PathPassage   = "/var/run/aegrail"
 	PassageSocket = "passage"
 
+	// Beside the socket, by aegrail-init: what the engine has as /etc/hosts and /etc/resolv.conf. The pod's own are the same files in
+	// all of its containers, and the runtime lets root in each of them write there.
+	PassageHosts    = "hosts"
+	PassageResolver = "resolv.conf"
+
 	// Where the image has the programs.
 	CommandEngine = "/aegrail-engine"
 	CommandInit   = "/aegrail-init"
