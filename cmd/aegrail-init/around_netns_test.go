@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"os"
 	"syscall"
 	"testing"
 
@@ -158,4 +159,27 @@ func TestD02NobodyInThePodAnswersForTheClustersResolver(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A packet may say by which machines it goes (a segment routing header), and
+// name this one first: that is where the rules see it going. What a node of such
+// a network is told by sysctls has it go on from here.
+func TestE03NothingGoesOnFromHere(t *testing.T) {
+	p := pod(t, "--free", "10.77.0.2,fd77::2")
+	capture := p.Capture(t)
+	p.Do(func() {
+		s := sockets{t}
+		for _, name := range []string{"all/forwarding", "all/seg6_enabled", "lo/seg6_enabled"} {
+			s.must(os.WriteFile("/proc/sys/net/ipv6/conf/"+name, []byte("1"), 0o600))
+		}
+		for _, first := range [][16]byte{{15: 1}, p.Pod6.As16()} {
+			// RFC 8754 section 2: one segment left of two, the last of which is the destination.
+			header := append([]byte{0, 4, 4, 1, 1, 0, 0, 0}, make([]byte, 16)...)
+			header = append(header, first[:]...)
+			fd := s.open(unix.AF_INET6, unix.SOCK_DGRAM)
+			s.must(unix.SetsockoptString(fd, unix.SOL_IPV6, unix.IPV6_RTHDR, string(header)))
+			s.must(unix.Sendto(fd, []byte("what was stolen"), 0, &unix.SockaddrInet6{Port: 7000, Addr: [16]byte{0x20, 1, 0x0d, 0xb8, 15: 9}}))
+		}
+	})
+	nothingLeft(t, p, capture)
 }

@@ -5,7 +5,8 @@
 //	DNS              UDP and TCP to port 53 of any address, loopback included: to
 //	                 the resolver's port
 //	loopback         free, but for the ports in Rules.Protected
-//	everything else  dropped: other UDP (QUIC), ICMP, SCTP, what has no name here
+//	everything else  dropped: other UDP (QUIC), ICMP, SCTP, what has no name here,
+//	                 and what would go on from here to another machine
 //
 // What is for loopback leaves by no other interface, and what only looks like
 // an answer to somebody outside is none: only a connection whose first packet

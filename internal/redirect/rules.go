@@ -90,6 +90,12 @@ func (r *Rules) chains(t *nftables.Table) []chain {
 			Name: "leave", Table: t, Type: nftables.ChainTypeFilter,
 			Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityFilter, Policy: &accept,
 		}, leave()},
+		// What arrives for another machine, and what a packet's own routing header
+		// sends on from here: nothing.
+		{&nftables.Chain{
+			Name: "forward", Table: t, Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &drop,
+		}, nil},
 	}
 	if r.Mark == 0 {
 		return all

@@ -50,6 +50,8 @@ func hook(c *nftables.Chain) string {
 		at = "hook output"
 	case *nftables.ChainHookPrerouting:
 		at = "hook prerouting"
+	case *nftables.ChainHookForward:
+		at = "hook forward"
 	case *nftables.ChainHookPostrouting:
 		at = "hook postrouting"
 	}
