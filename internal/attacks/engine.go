@@ -161,7 +161,9 @@ func assemble(o options, log *audit.Log, logger *slog.Logger) (aegrail.Config, *
 		Identify: byAddress, Metrics: counters, Logger: logger,
 	}
 	if !o.shipped {
-		cfg.Limits.ConnectionsPerClient = 16384 // every attacker here has one address
+		// Every attacker here has one address, and is one principal.
+		cfg.Limits.ConnectionsPerClient, cfg.Limits.ConnectionsPerPrincipal = 16384, 16384
+		cfg.Limits.Connections, cfg.Limits.ConnectionsUnknown = 32768, 32768
 	}
 	cfg.Policy.Store(set)
 	return cfg, client, err

@@ -51,22 +51,24 @@ type Config struct {
 // stands beside them. Settle and, over HTTP/1, Idle and WriteStall are the least
 // that a client is given; the most is half as much again.
 type Limits struct {
-	Connections           int           // open client connections in all; 16384
-	ConnectionsPerClient  int           // … of one address; 4096
-	ExchangesPerPrincipal int           // requests, WebSockets and tunnels of one principal at once; 4096
-	Handshake             time.Duration // CONNECT answered to TLS ready; 15 s
-	Head                  time.Duration // first byte of a head to its last; 10 s
-	Idle                  time.Duration // between two requests; 2 min
-	Settle                time.Duration // … after which a connection gives back what it need not hold; 1 s
-	BodyStall             time.Duration // no byte of a body; 1 min
-	BodyRead              time.Duration // a body that a rule reads, whole; 30 s
-	WriteStall            time.Duration // a client that does not read; 30 s
-	TunnelIdle            time.Duration // passthrough and WebSocket without a byte; 10 min
-	Streams               int           // concurrent HTTP/2 streams of a connection; 100
-	ControlFrames         int           // HTTP/2 frames beside requests and bodies, of one principal in a second (h2flood.go); 2000
-	JudgedBytes           int64         // bodies that rules read, of one principal at once; 64 MiB
-	FrameBytes            int64         // largest WebSocket frame; 16 MiB
-	ClientLook            time.Duration // how old an exchange is when it is first asked, and then how often, if its client is there; 1 s
+	Connections             int           // open client connections in all (places.go); 16384
+	ConnectionsPerClient    int           // … of one address; a quarter
+	ConnectionsPerPrincipal int           // … of one principal; a quarter
+	ConnectionsUnknown      int           // … that have not said whose they are; half
+	ExchangesPerPrincipal   int           // requests, WebSockets and tunnels of one principal at once; 4096
+	Handshake               time.Duration // CONNECT answered to TLS ready; 15 s
+	Head                    time.Duration // first byte of a head to its last, and before that connected to first byte; 10 s
+	Idle                    time.Duration // between two requests; 2 min
+	Settle                  time.Duration // … after which a connection gives back what it need not hold; 1 s
+	BodyStall               time.Duration // no byte of a body; 1 min
+	BodyRead                time.Duration // a body that a rule reads, whole; 30 s
+	WriteStall              time.Duration // a client that does not read; 30 s
+	TunnelIdle              time.Duration // passthrough and WebSocket without a byte; 10 min
+	Streams                 int           // concurrent HTTP/2 streams of a connection; 100
+	ControlFrames           int           // HTTP/2 frames beside requests and bodies, of one principal in a second (h2flood.go); 2000
+	JudgedBytes             int64         // bodies that rules read, of one principal at once; 64 MiB
+	FrameBytes              int64         // largest WebSocket frame; 16 MiB
+	ClientLook              time.Duration // how old an exchange is when it is first asked, and then how often, if its client is there; 1 s
 }
 
 func (l Limits) withDefaults() Limits {
@@ -81,7 +83,9 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	count(&l.Connections, 16384)
-	count(&l.ConnectionsPerClient, 4096)
+	count(&l.ConnectionsPerClient, max(1, l.Connections/4))
+	count(&l.ConnectionsPerPrincipal, max(1, l.Connections/4))
+	count(&l.ConnectionsUnknown, max(1, l.Connections/2))
 	count(&l.ExchangesPerPrincipal, 4096)
 	count(&l.Streams, 100)
 	count(&l.ControlFrames, 2000)

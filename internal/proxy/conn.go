@@ -29,6 +29,7 @@ type conn struct {
 
 	principal   identity.Principal
 	principalID string
+	known       bool         // it has said whose it is; guarded by Server.mu
 	identified  atomic.Int64 // when it was last asked whose the connection is, unix nanoseconds
 	agent       audit.Agent
 	tally       *tally // the principal's; nil until it is known
@@ -129,11 +130,16 @@ func (c *conn) identify() *refusal {
 	if p != c.principal || c.principalID == "" {
 		c.leaveTally()
 		c.principal, c.principalID = p, p.ID()
-		c.tally = c.s.tallies.join(c.principalID)
 		c.bound.Store(nil)
 		c.agent = audit.Agent{
 			Identity: c.principalID, Namespace: p.Namespace, ServiceAccount: p.ServiceAccount,
 			Pod: p.Pod, Claimed: p.Claimed, InvokingUser: p.InvokingUser,
+		}
+		if c.tally = c.s.tallies.join(c.principalID, c.s.known(c)); c.tally == nil {
+			return &refusal{
+				status: 503, reason: "too_many_connections", retryAfter: time.Second, close: true,
+				detail: "this agent has as many connections as it may have at once",
+			}
 		}
 	}
 	return nil
@@ -237,14 +243,19 @@ func (c *conn) serveForward() {
 // nextHead reads the next request head into c.head. It answers and records
 // what is no head, and returns false when the connection is at its end.
 func (c *conn) nextHead(rw net.Conn) bool {
-	if c.at.IsZero() {
+	first := c.at.IsZero() // of a connection that was not in a tunnel
+	if first {
 		c.at = c.s.now()
 	}
 	idle := c.s.limits.Idle
 	if c.rw != nil {
 		idle = min(idle, c.s.limits.Settle)
 	}
-	c.allowRead(c.at, idle)
+	if first {
+		c.readUntil(c.at.Add(c.s.limits.Head)) // with the handshake of --listen-tls
+	} else {
+		c.allowRead(c.at, idle)
+	}
 	if c.s.draining.Load() {
 		return false
 	}
@@ -442,7 +453,7 @@ func (c *conn) serveTransparent() {
 	}
 	c.flow.OriginalDst = dst
 	c.scheme = canon.HTTPS
-	_ = c.tcp.SetReadDeadline(c.s.now().Add(c.s.limits.Handshake))
+	_ = c.tcp.SetReadDeadline(c.s.now().Add(min(c.s.limits.Handshake, c.s.limits.Head)))
 	hello, err := intake.PeekHello(c.tcp)
 	c.wire.early = hello.Raw
 	switch {

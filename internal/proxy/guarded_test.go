@@ -42,7 +42,7 @@ func TestACutAtTheEndOfAnExchangeDoesNotReachTheNext(t *testing.T) {
 // may only begin then.
 func TestAStreamMayBeginWhenItsConnectionIsForgotten(t *testing.T) {
 	s := &Server{limits: Limits{}.withDefaults(), tallies: tallies{of: map[string]*tally{}}}
-	c := &conn{s: s, principalID: "agent", tally: s.tallies.join("agent")}
+	c := &conn{s: s, principalID: "agent", tally: s.tallies.join("agent", 1000)}
 	began := make(chan *refusal)
 	go func() {
 		x := newExchange(s)

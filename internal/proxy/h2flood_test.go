@@ -211,14 +211,14 @@ func TestControlFramesOutliveTheConnections(t *testing.T) {
 		const limit = 100
 		first := true
 		for range 3 {
-			y := all.join("agent")
+			y := all.join("agent", 1000)
 			if wait, _ := y.control.take(time.Now(), burst(limit), limit, controlWindow); wait > 0 == first {
 				t.Errorf("a burst waits %v", wait)
 			}
 			first = false
 			all.leave("agent")
 		}
-		all.join("agent")
+		all.join("agent", 1000)
 		time.Sleep(2 * controlWindow)
 		synctest.Wait()
 		if all.of["agent"] == nil {
@@ -227,7 +227,7 @@ func TestControlFramesOutliveTheConnections(t *testing.T) {
 		all.leave("agent")
 		time.Sleep(2 * controlWindow)
 		synctest.Wait()
-		all.join("other")
+		all.join("other", 1000)
 		all.leave("other")
 		all.mu.Lock()
 		defer all.mu.Unlock()

@@ -260,7 +260,7 @@ func slowClients(t *testing.T) {
 	const soon = 50 * time.Millisecond
 	big := strings.Repeat("x", 64<<20)
 	e := enginetest.Start(t, &enginetest.Options{
-		Limits: proxy.Limits{Handshake: 20 * soon, Head: soon, BodyStall: soon, BodyRead: soon, WriteStall: soon},
+		Limits: proxy.Limits{Handshake: 20 * soon, Head: 20 * soon, BodyStall: soon, BodyRead: soon, WriteStall: soon},
 		Hosts: map[string]enginetest.Host{"allowed.test": {Answer: func(c *enginetest.OriginConn, _ enginetest.Seen) {
 			c.Reply(200, big)
 		}}, "judged.test": {}},

@@ -29,10 +29,9 @@ type Server struct {
 	draining atomic.Bool // Shutdown has begun: connections end after their exchange
 	aborting atomic.Bool // its time is up: what is left is cut
 
-	mu       sync.Mutex
-	conns    map[*conn]struct{}
-	byClient map[netip.Addr]int
-	wg       sync.WaitGroup
+	mu sync.Mutex
+	places
+	wg sync.WaitGroup
 
 	turned    chan struct{} // one for each connection that is turned away now
 	bodies    bodyBudget
@@ -50,15 +49,14 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg:      cfg,
-		limits:   cfg.Limits.withDefaults(),
-		now:      cfg.Now,
-		conns:    make(map[*conn]struct{}),
-		byClient: make(map[netip.Addr]int),
-		h2conn:   newHandover(),
-		turned:   make(chan struct{}, maxTurned),
-		bodies:   bodyBudget{held: make(map[string]int64)},
-		tallies:  tallies{of: make(map[string]*tally)},
+		cfg:     cfg,
+		limits:  cfg.Limits.withDefaults(),
+		now:     cfg.Now,
+		places:  places{conns: make(map[*conn]struct{}), byClient: make(map[netip.Addr]share)},
+		h2conn:  newHandover(),
+		turned:  make(chan struct{}, maxTurned),
+		bodies:  bodyBudget{held: make(map[string]int64)},
+		tallies: tallies{of: make(map[string]*tally)},
 	}
 	s.bodies.limit = s.limits.JudgedBytes
 	if s.now == nil {
@@ -211,19 +209,6 @@ func (s *Server) guarded(f func() error) (err error) {
 	return f()
 }
 
-func (s *Server) enter(c *conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	client := c.flow.Client.Addr()
-	if s.draining.Load() || len(s.conns) >= s.limits.Connections || s.byClient[client] >= s.limits.ConnectionsPerClient {
-		return false
-	}
-	s.conns[c] = struct{}{}
-	s.byClient[client]++
-	s.wg.Add(1)
-	return true
-}
-
 // leave forgets c, unless HTTP/2 has taken it over: then the end of that
 // connection does.
 func (s *Server) leave(c *conn) {
@@ -244,13 +229,7 @@ func (s *Server) leave(c *conn) {
 
 func (s *Server) forget(c *conn) {
 	c.release()
-	s.mu.Lock()
-	client := c.flow.Client.Addr()
-	delete(s.conns, c)
-	if s.byClient[client]--; s.byClient[client] <= 0 {
-		delete(s.byClient, client)
-	}
-	s.mu.Unlock()
+	s.remove(c)
 	if c.open != nil {
 		c.open.Dec()
 	}

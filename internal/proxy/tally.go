@@ -25,10 +25,14 @@ type tallies struct {
 	of map[string]*tally // :: principal → its tally, as many as there were connections within controlWindow at most
 }
 
-func (t *tallies) join(principal string) *tally {
+// join counts one more connection of the principal, or returns nil where it has most.
+func (t *tallies) join(principal string, most int) *tally {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	y := t.of[principal]
+	if y != nil && y.conns >= most {
+		return nil
+	}
 	if y == nil {
 		y = &tally{turns: make(chan struct{}, maxJudged)}
 		t.of[principal] = y

@@ -33,7 +33,7 @@ func TestFewRequestsOfAPrincipalAreJudgedByConditionsAtOnce(t *testing.T) {
 		release := make(chan struct{})
 		var running sync.WaitGroup
 		judge := func(principal string, n int, judging *atomic.Int64) {
-			y := all.join(principal)
+			y := all.join(principal, 1000)
 			for range n {
 				y.underway.Add(1)
 				running.Go(func() {
