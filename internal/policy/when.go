@@ -94,12 +94,12 @@ func compileCondition(env *cel.Env, text string) (*condition, error) {
 		c.headers = c.headers || ref.Name == "request.headers"
 	}
 	ast.PreOrderVisit(tree.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
-		switch e.Kind() {
-		case ast.LiteralKind:
+		if e.Kind() == ast.LiteralKind {
 			s, isText := e.AsLiteral().Value().(string)
 			c.grpc = c.grpc || isText && strings.HasPrefix(s, "application/grpc")
 			c.name(s)
-		case ast.SelectKind:
+		}
+		if e.Kind() == ast.SelectKind {
 			c.name(e.AsSelect().FieldName())
 		}
 	}))
