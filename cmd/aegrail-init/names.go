@@ -3,17 +3,21 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 )
 
+const hostsFile = "/etc/hosts"
+
 // nameFiles are the files by which programs find names. A runtime mounts the
 // pod's in all of its containers, and whoever is root in one of them writes what
 // all the others read.
-func nameFiles() []string { return []string{"/etc/hosts", "/etc/resolv.conf"} }
+func nameFiles() []string { return []string{hostsFile, "/etc/resolv.conf"} }
 
 // keepNames copies files into dir, each under the last element of its name, for
 // the engine to have instead of the pod's. What is there stays: it is from before
@@ -28,6 +32,9 @@ func keepNames(dir string, files []string) error {
 			continue
 		}
 		text, err := os.ReadFile(file) //nolint:gosec // of the pod, as kubelet and the runtime made it
+		if filepath.Base(file) == filepath.Base(hostsFile) {
+			text = ofLoopback(text)
+		}
 		if err == nil {
 			err = errors.Join(os.WriteFile(to+".new", text, 0o644), os.Chmod(to+".new", 0o644)) //nolint:gosec // the engine is another user
 		}
@@ -39,4 +46,20 @@ func keepNames(dir string, files []string) error {
 		}
 	}
 	return nil
+}
+
+// ofLoopback returns the lines of a hosts file that name loopback. The others are
+// this pod's own and its hostAliases, by which who makes the pod would choose where
+// a name that policy allows is.
+func ofLoopback(hosts []byte) (kept []byte) {
+	for line := range bytes.Lines(hosts) {
+		fields := bytes.Fields(line)
+		if len(fields) == 0 {
+			continue
+		}
+		if addr, err := netip.ParseAddr(string(fields[0])); err == nil && addr.IsLoopback() {
+			kept = append(kept, line...)
+		}
+	}
+	return kept
 }

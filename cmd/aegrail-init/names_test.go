@@ -32,7 +32,7 @@ func TestTheEngineFindsNamesAsBeforeTheAgentRan(t *testing.T) {
 			}
 		}
 	}
-	write(hosts, "127.0.0.1 localhost\n")
+	write(hosts, "# Kubernetes-managed hosts file.\n127.0.0.1 localhost\n10.1.2.3 bot\n\n# Entries added by HostAliases.\n192.0.2.66 api.example.com\n::ffff:192.0.2.66 api.example.com\n")
 	write(conf, "nameserver 10.96.0.10\n")
 	keep()
 	// The agent writes to what it shares, and aegrail-init is started again.

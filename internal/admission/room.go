@@ -15,6 +15,11 @@ const (
 	maxHeld      = 64 << 20 // 64 MiB
 	maxHeldOfOne = 16 << 20 // 16 MiB, of one address
 	leastHeld    = 4 << 10  // 4 KiB: what the shortest question counts for, and so what bounds their number
+
+	// A question about a pod is short, and whoever promises long ones and sends nothing must not keep it waiting: those
+	// above smallQuestion have three quarters of the memory together.
+	smallQuestion  = 64 << 10 // 64 KiB
+	maxHeldByLarge = maxHeld / 4 * 3
 )
 
 // errNoRoom is a question for whose text there was no memory in time.
@@ -24,6 +29,7 @@ var errNoRoom = errors.New("the reviews that are under way hold all the memory t
 type room struct {
 	mu    sync.Mutex
 	held  int            // bytes
+	large int            // … of them by questions above smallQuestion
 	of    map[string]int // :: address → bytes, of those that hold any
 	freed chan struct{}  // closed when some is given back; nil if nobody waits for that
 }
@@ -48,7 +54,7 @@ func (r *room) take(ctx context.Context, address string, n int) error {
 func (r *room) tryTake(address string, n int) <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.held+n > maxHeld || r.of[address]+n > maxHeldOfOne {
+	if r.held+n > maxHeld || r.of[address]+n > maxHeldOfOne || n > smallQuestion && r.large+n > maxHeldByLarge {
 		if r.freed == nil {
 			r.freed = make(chan struct{})
 		}
@@ -56,6 +62,9 @@ func (r *room) tryTake(address string, n int) <-chan struct{} {
 	}
 	if r.of == nil {
 		r.of = map[string]int{}
+	}
+	if n > smallQuestion {
+		r.large += n
 	}
 	r.held += n
 	r.of[address] += n
@@ -65,6 +74,9 @@ func (r *room) tryTake(address string, n int) <-chan struct{} {
 func (r *room) give(address string, n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if n > smallQuestion {
+		r.large -= n
+	}
 	r.held -= n
 	if r.of[address] -= n; r.of[address] == 0 {
 		delete(r.of, address)
