@@ -101,7 +101,11 @@ func (r *Reconciler) provide(ctx context.Context, ns *corev1.Namespace) (reconci
 		return reconcile.Result{}, err
 	}
 	more := ""
-	if signing != ready[len(ready)-1] && len(who) > 0 {
+	switch {
+	case signing == ready[len(ready)-1]:
+	case len(who) == 0:
+		retired = min(retired, settling) // the newest signs by then, and nothing else tells
+	default:
 		more = fmt.Sprintf("; gateways sign with generation %d while pods with the bundle are there that began before generation %d was in it", signing.n, ready[len(ready)-1].n)
 	}
 	return r.settled(ctx, ns, ready[len(ready)-1], newest, retired, more)

@@ -235,6 +235,23 @@ func TestRootsKeyIsChangedByAnAnnotation(t *testing.T) {
 	w.wants("support", "True Ready generation 3")
 }
 
+// TestAGenerationGoesSoonWhereItsLastPodEndsBeforeTheNextSigns: no event tells that gateways may sign with the next one.
+func TestAGenerationGoesSoonWhereItsLastPodEndsBeforeTheNextSigns(t *testing.T) {
+	w := newWorld(t, namespaces.Options{}, namespace("support", injected(), nil), agent("old", 1, corev1.PodRunning))
+	w.settle("support")
+	ns := &corev1.Namespace{}
+	w.edit(ns, "", "support", func() { ns.Annotations = map[string]string{namespaces.AnnotationRotateRoot: "2026-11"} })
+	w.settle("support")
+	w.settle("support")
+	w.delete(&corev1.Pod{}, "support", "old")
+	for begun := w.clock(); w.get(&corev1.Secret{}, control, "aegrail-ca-support-1"); {
+		w.pass(w.reconcile("support").RequeueAfter)
+		if late := w.clock().Sub(begun); late > 3*time.Minute {
+			t.Fatalf("the first generation is still there after %s", late)
+		}
+	}
+}
+
 func TestAGenerationStaysForPodsThatDoNotSayWhichTheyHave(t *testing.T) {
 	unmarked := agent("unmarked", 1, corev1.PodRunning)
 	unmarked.Annotations = nil
