@@ -37,6 +37,10 @@ func (e *Error) Error() string { return e.Reason + ": " + e.Detail }
 // request, which is request smuggling by our own hand.
 var ErrBodyUnread = errors.New("http1: the body before this head was not read to its end; close the connection instead")
 
+// ErrNoRoom is returned for a head that is larger than a small page when the
+// Reader's Allowance has nothing left for it.
+var ErrNoRoom = errors.New("http1: there are as many large heads as may be held")
+
 // errBodyFraming is a mistake of ours that must not pass as an empty body.
 var errBodyFraming = errors.New("http1: a body was asked for with a framing that is not its head's")
 

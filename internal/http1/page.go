@@ -22,6 +22,17 @@ var (
 	largePages  = sync.Pool{New: func() any { return &page{make([]byte, largePage)} }}
 )
 
+// pageSize returns the size of the pages that have room for n bytes.
+func pageSize(n int) int {
+	switch {
+	case n <= smallPage:
+		return smallPage
+	case n <= middlePage:
+		return middlePage
+	}
+	return largePage
+}
+
 // pages returns the pool of the pages that have room for n bytes. n is at most largePage.
 func pages(n int) *sync.Pool {
 	switch {

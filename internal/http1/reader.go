@@ -70,6 +70,9 @@ type Reader struct {
 	held    *page
 	heldPin int
 
+	large Allowance // for heads that a small page does not hold; nil: there is room for all
+	taken int       // bytes of it
+
 	lastRead int  // bytes of the latest read
 	filled   bool // the latest read filled all the room it was given
 
@@ -77,6 +80,13 @@ type Reader struct {
 	owed     bool // it announced a body
 	body     Body
 	one      [1]byte // what Wait reads into
+}
+
+// Allowance bounds what the heads of many connections hold that are larger than a
+// small page (4 KiB). It is safe for concurrent use.
+type Allowance interface {
+	Take(bytes int) bool // false: a head that wants them is refused with ErrNoRoom
+	Give(bytes int)
 }
 
 // NewReader returns a Reader of src. A src that returns both bytes and an error
@@ -87,8 +97,9 @@ func NewReader(src io.Reader) *Reader { return &Reader{src: src} }
 func (r *Reader) Reset(src io.Reader) {
 	r.pos, r.end = 0, 0
 	r.Release()
+	r.Close()
 	clear(r.body.trailers[:cap(r.body.trailers)])
-	*r = Reader{src: src, body: Body{trailers: r.body.trailers[:0]}}
+	*r = Reader{src: src, large: r.large, body: Body{trailers: r.body.trailers[:0]}}
 }
 
 // Wait blocks until at least one byte of the next message is there. It is for
@@ -132,7 +143,35 @@ func (r *Reader) Release() {
 		putPage(r.page)
 		r.page = nil
 		r.pos, r.end = 0, 0
+		r.Close()
 	}
+}
+
+// Bound has heads that a small page does not hold take their room from a, until
+// the next head begins or their page is given back. It is called before anything
+// is read.
+func (r *Reader) Bound(a Allowance) { r.large = a }
+
+// Close gives back what the Reader has of its Allowance. It is for the end of a
+// connection, and looks at no page: somebody may still read a body through one.
+func (r *Reader) Close() {
+	if r.taken > 0 {
+		r.large.Give(r.taken)
+		r.taken = 0
+	}
+}
+
+// take is called before a head waits in a page of n bytes for more of itself.
+func (r *Reader) take(n int) bool {
+	more := n - r.taken
+	if r.large == nil || more <= 0 {
+		return true
+	}
+	if !r.large.Take(more) {
+		return false
+	}
+	r.taken = n
+	return true
 }
 
 // readSource reads at least one byte into p. It never waits for more than the
@@ -198,6 +237,9 @@ func (r *Reader) beginHead() error {
 	if r.page == nil || len(r.page.data) > smallPage && unread <= smallPage/2 {
 		putPage(r.moveTo(getPage(smallPage)))
 	}
+	if len(r.page.data) == smallPage {
+		r.Close()
+	}
 	return nil
 }
 
@@ -211,7 +253,13 @@ func (r *Reader) fillHead() (full bool, err error) {
 		if r.end == MaxHead {
 			return true, nil
 		}
-		putPage(r.moveTo(getPage(r.end + 1)))
+		to := pageSize(r.end + 1)
+		if !r.take(to) {
+			return false, ErrNoRoom
+		}
+		putPage(r.moveTo(getPage(to)))
+	} else if n := len(r.page.data); n > smallPage && !r.take(n) { // the page of a body before it
+		return false, ErrNoRoom
 	}
 	return false, r.readMore()
 }

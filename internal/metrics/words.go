@@ -85,7 +85,7 @@ var reasonWords = [...]string{
 	"port_not_allowed", "scheme_not_allowed", "bad_body", "body_too_large", "websocket_not_allowed", "tunnel_not_allowed",
 	"upgrade_not_allowed", "policy_changed",
 	// limits
-	"request_count_exceeded", "rate_limited", "refusal_budget", "too_many_bodies", "too_many_exchanges", "h2_flood",
+	"request_count_exceeded", "rate_limited", "refusal_budget", "too_many_bodies", "too_many_heads", "too_many_exchanges", "h2_flood",
 	// upstream
 	"resolve_failed", "address_denied", "dial_failed", "canceled", "request_aborted",
 	"upstream_tls", "upstream_tls_version", "upstream_cert_expired", "upstream_cert_not_yet_valid", "upstream_cert_name",

@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"math"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -58,6 +60,7 @@ type Limits struct {
 	ExchangesPerPrincipal   int           // requests, WebSockets and tunnels of one principal at once; 4096
 	Handshake               time.Duration // CONNECT answered to TLS ready; 15 s
 	Head                    time.Duration // first byte of a head to its last, and before that connected to first byte; 10 s
+	HeadBytes               int64         // pages of heads of more than 4 KiB, of all clients at once; a quarter of the memory limit, 128 MiB where there is none
 	Idle                    time.Duration // between two requests; 2 min
 	Settle                  time.Duration // … after which a connection gives back what it need not hold; 1 s
 	BodyStall               time.Duration // no byte of a body; 1 min
@@ -100,6 +103,12 @@ func (l Limits) withDefaults() Limits {
 	set(&l.ClientLook, time.Second)
 	if l.JudgedBytes <= 0 {
 		l.JudgedBytes = 64 << 20
+	}
+	if l.HeadBytes <= 0 {
+		l.HeadBytes = 128 << 20
+		if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // which reads it
+			l.HeadBytes = limit / 4
+		}
 	}
 	if l.FrameBytes <= 0 {
 		l.FrameBytes = 16 << 20

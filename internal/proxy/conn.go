@@ -101,6 +101,7 @@ type boundView struct {
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{s: s, deadlines: deadlines{tcp: nc}, flow: intake.NewFlow(nc)}
 	c.wire = wire{Conn: nc, owner: c}
+	c.reader.Bound((*largeHeads)(c))
 	return c
 }
 
@@ -287,7 +288,7 @@ func (c *conn) nextHead(rw net.Conn) bool {
 	}
 	if c.principalID == "" {
 		// The first head of a plain connection is what would have said who it is.
-		if why := c.identify(); why != nil {
+		if why := c.identify(); why != nil && !errors.Is(err, http1.ErrNoRoom) {
 			c.refuseHead(rw, why)
 			return false
 		}

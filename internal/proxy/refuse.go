@@ -10,6 +10,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/arpitcoder/aegrail-engine/internal/canon"
@@ -80,6 +81,12 @@ func refusalOfRead(err error) *refusal {
 	var framing *http1.Error
 	if errors.As(err, &framing) {
 		return refusalOf(err)
+	}
+	if errors.Is(err, http1.ErrNoRoom) {
+		return &refusal{
+			status: 503, reason: "too_many_heads", retryAfter: time.Second, close: true,
+			detail: "as many large request heads as the engine may hold are there; one below 4 KiB passes",
+		}
 	}
 	if isTimeout(err) {
 		return &refusal{status: 408, reason: "head_timeout", detail: "the request's head came too slowly", close: true}
@@ -335,6 +342,10 @@ const (
 	lingerBytes   = 64 << 20
 )
 
+// scraps are what is read into to be thrown away. They are small, since who is refused
+// for what it holds must not hold more then.
+var scraps = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}
+
 func (c *conn) lingers(w writer) {
 	if tc, ok := w.(*tls.Conn); ok {
 		_ = tc.CloseWrite()
@@ -346,8 +357,8 @@ func (c *conn) lingers(w writer) {
 	if !ok || tcp.CloseWrite() != nil {
 		return
 	}
-	piece, _ := pieces.Get().(*[]byte)
-	defer pieces.Put(piece)
+	piece, _ := scraps.Get().(*[]byte)
+	defer scraps.Put(piece)
 	lingerRead(tcp, tcp.SetReadDeadline, lingerStall, *piece, c.s.now)
 }
 

@@ -34,6 +34,7 @@ type Server struct {
 	wg sync.WaitGroup
 
 	turned    chan struct{} // one for each connection that is turned away now
+	heads     headBudget
 	bodies    bodyBudget
 	tallies   tallies
 	tidier    tidier
@@ -58,6 +59,7 @@ func New(cfg Config) (*Server, error) {
 		bodies:  bodyBudget{held: make(map[string]int64)},
 		tallies: tallies{of: make(map[string]*tally)},
 	}
+	s.heads = headBudget{limit: s.limits.HeadBytes, held: make(map[netip.Addr]int64)}
 	s.bodies.limit = s.limits.JudgedBytes
 	if s.now == nil {
 		// The monotonic clock alone, which takes half as long: times are only
@@ -212,6 +214,7 @@ func (s *Server) guarded(f func() error) (err error) {
 // leave forgets c, unless HTTP/2 has taken it over: then the end of that
 // connection does.
 func (s *Server) leave(c *conn) {
+	c.reader.Close()
 	if c.handedOver.Load() {
 		return
 	}

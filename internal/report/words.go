@@ -99,6 +99,7 @@ func limitWords() map[string]string {
 		"token_budget_exceeded":  "the budget of tokens is used up",
 		"refusal_budget":         "refused too often: everything is refused for a while",
 		"too_many_bodies":        "too many bodies are held at once",
+		"too_many_heads":         "too many large request heads are held at once",
 		"too_many_connections":   "too many connections of one agent",
 		"too_many_exchanges":     "too many requests of one agent at once",
 		"h2_flood":               "more HTTP/2 resets, pings and the like than an agent may send",
