@@ -69,7 +69,7 @@ type Limits struct {
 	TunnelIdle              time.Duration // passthrough and WebSocket without a byte; 10 min
 	Streams                 int           // concurrent HTTP/2 streams of a connection; 100
 	ControlFrames           int           // HTTP/2 frames beside requests and bodies, of one principal in a second (h2flood.go); 2000
-	JudgedBytes             int64         // bodies that rules read, of one principal at once; 64 MiB
+	JudgedBytes             int64         // bodies that rules read, of one principal at once, and half of those of all; 64 MiB
 	FrameBytes              int64         // largest WebSocket frame; 16 MiB
 	ClientLook              time.Duration // how old an exchange is when it is first asked, and then how often, if its client is there; 1 s
 }

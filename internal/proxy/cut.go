@@ -196,7 +196,12 @@ func (j *judgement) judge(req *canon.Request) {
 	if !there {
 		return
 	}
-	d := j.view.DecideBody(req, body)
+	var d policy.Decision
+	if body == nil {
+		d = j.view.DecideBody(req, nil)
+	} else {
+		j.c.s.parse(func() { d = j.view.DecideBody(req, body) })
+	}
 	j.c.mu.Lock()
 	defer j.c.mu.Unlock()
 	if j.there() && !j.x.stillAllowed(d) {
@@ -320,27 +325,31 @@ func rawOf(nc net.Conn) net.Conn {
 	}
 }
 
-// bodyBudget bounds what a principal's judged bodies hold at once: a rule that
-// reads bodies must not be a way to fill the engine's memory.
+// bodyBudget bounds what judged bodies hold at once: a rule that reads bodies must
+// not be a way to fill the engine's memory. A principal has limit at most, all have
+// twice that, and who has as much as is left of it gets no more.
 type bodyBudget struct {
 	mu    sync.Mutex
 	limit int64
+	all   int64
 	held  map[string]int64 // :: principal → bytes
 }
 
 func (b *bodyBudget) take(principal string, n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.held[principal]+n > b.limit {
+	if b.held[principal]+n > min(b.limit, 2*b.limit-b.all) {
 		return false
 	}
 	b.held[principal] += n
+	b.all += n
 	return true
 }
 
 func (b *bodyBudget) give(principal string, n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.all -= n
 	if b.held[principal] -= n; b.held[principal] <= 0 {
 		delete(b.held, principal)
 	}

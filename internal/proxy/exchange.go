@@ -155,7 +155,9 @@ func (x *exchange) judge() *refusal {
 		if why := x.readJudgedBody(); why != nil {
 			return why
 		}
-		x.c.tally.inTurn(func() { x.decision = x.view.DecideBody(&x.req, x.judged) })
+		x.c.tally.inTurn(func() {
+			x.s.parse(func() { x.decision = x.view.DecideBody(&x.req, x.judged) })
+		})
 	}
 	d := &x.decision
 	if d.Verdict != policy.Allow {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -36,6 +37,7 @@ type Server struct {
 	turned    chan struct{} // one for each connection that is turned away now
 	heads     headBudget
 	bodies    bodyBudget
+	parsing   chan struct{} // one for each body that a condition looks at now
 	tallies   tallies
 	tidier    tidier
 	exchanges sync.Pool // of *exchange, for HTTP/2 streams
@@ -61,6 +63,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.heads = headBudget{limit: s.limits.HeadBytes, held: make(map[netip.Addr]int64)}
 	s.bodies.limit = s.limits.JudgedBytes
+	s.parsing = make(chan struct{}, maxParsed(debug.SetMemoryLimit(-1), runtime.GOMAXPROCS(0)))
 	if s.now == nil {
 		// The monotonic clock alone, which takes half as long: times are only
 		// compared with each other here.

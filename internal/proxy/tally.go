@@ -103,3 +103,21 @@ func (y *tally) inTurn(judge func()) {
 	defer func() { <-y.turns }()
 	judge()
 }
+
+// parsedMost is what a body may become that a condition looks at.
+const parsedMost = 50 << 20
+
+// maxParsed is how many bodies are parsed at once for all principals together: no
+// more than there are processors, and than fit half of the memory; two at least.
+func maxParsed(memory int64, processors int) int {
+	return max(2, int(min(memory/2/parsedMost, int64(processors))))
+}
+
+// parse calls judge, which parses a body, when there is a place for it. Who waits
+// gets one in the order of coming; and since a principal has maxJudged turns, it has
+// no more than that in the queue, however many of its requests wait behind them.
+func (s *Server) parse(judge func()) {
+	s.parsing <- struct{}{}
+	defer func() { <-s.parsing }()
+	judge()
+}
