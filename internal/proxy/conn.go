@@ -146,11 +146,19 @@ func (c *conn) identify() *refusal {
 	return nil
 }
 
+// unidentified is the answer to who could not be established. Err may name control,
+// a pod or a namespace, which is no matter of a caller who may be anybody.
 func unidentified(err error) *refusal {
 	if errors.Is(err, identity.ErrLater) {
-		return &refusal{status: 503, reason: "identity_unavailable", detail: err.Error()}
+		return &refusal{
+			status: 503, reason: "identity_unavailable", logged: err.Error(),
+			detail: "whose connection this is cannot be found out now; try again",
+		}
 	}
-	return &refusal{status: 407, reason: "unknown_principal", detail: err.Error()}
+	return &refusal{
+		status: 407, reason: "unknown_principal", logged: err.Error(),
+		detail: "nobody vouches for whose connection this is; want a token in Proxy-Authorization, as Bearer or as the password of Basic",
+	}
 }
 
 // identifyEvery is how long it is believed whose connection a tunnel is.

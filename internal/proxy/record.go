@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"os"
 
@@ -117,6 +118,9 @@ func setRefusal(rec *audit.Record, why *refusal) {
 		rec.Event = audit.EgressError
 	}
 	rec.Reason, rec.Detail = why.reason, why.detail
+	if why.logged != "" {
+		rec.Detail = why.logged
+	}
 	if why.policy {
 		rec.Detail = "" // what else the agent may do is for the agent, the log has the revision
 	}
@@ -176,7 +180,7 @@ func (c *conn) refuseHead(w writer, why *refusal) {
 // refuseQuietly records a connection that ends before HTTP can be spoken.
 func (c *conn) refuseQuietly(why *refusal) {
 	why = c.recordRefusal(why)
-	c.s.cfg.Logger.Debug("a connection ended before its first request", "client", c.flow.Client, "reason", why.reason, "detail", why.detail)
+	c.s.cfg.Logger.Debug("a connection ended before its first request", "client", c.flow.Client, "reason", why.reason, "detail", cmp.Or(why.logged, why.detail))
 }
 
 // unrecognizedName is the fatal alert of RFC 6066 section 3, in a record of TLS 1.2's version.

@@ -26,6 +26,7 @@ type refusal struct {
 	reason     string // one of our own words
 	rule       string
 	detail     string // for the agent and the log; never another agent's rules
+	logged     string // for the log instead of detail, where that is for the agent alone
 	policy     bool   // a plain policy verdict, which keeps the connection where that is safe
 	failed     bool   // allowed, and then something broke: egress_error and not egress_denied
 	close      bool   // the connection cannot carry another request

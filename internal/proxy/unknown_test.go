@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,8 +28,8 @@ func TestWhoIsNotKnownIsToldWhatToDo(t *testing.T) {
 		reason    string
 		challenge string
 	}{
-		{errors.New("no pod of ours"), 407, "unknown_principal", `Basic realm="aegrail-engine"`},
-		{fmt.Errorf("control is away: %w", identity.ErrLater), 503, "identity_unavailable", ""},
+		{errors.New("no pod of ours: lookup aegrail-control.secret"), 407, "unknown_principal", `Basic realm="aegrail-engine"`},
+		{fmt.Errorf("dial tcp 10.0.0.7:8443, aegrail-control.secret: %w", identity.ErrLater), 503, "identity_unavailable", ""},
 	} {
 		fault = row.fault
 		for _, head := range []string{"CONNECT allowed.test:443 HTTP/1.1\r\nHost: allowed.test:443\r\n\r\n", "GET http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\n\r\n"} {
@@ -36,11 +37,16 @@ func TestWhoIsNotKnownIsToldWhatToDo(t *testing.T) {
 			c.Send(head)
 			r := c.Reply(head[:3])
 			refused(t, head[:7], r, row.status, row.reason)
+			if told := r.Body + fmt.Sprint(r.Header); strings.Contains(told, "secret") || strings.Contains(told, "10.0.0.7") {
+				t.Errorf("%s: the caller is told %s", head[:7], told)
+			}
 			if got := r.Header.Get("Proxy-Authenticate"); got != row.challenge {
 				t.Errorf("%s: asked for %q, want %q", head[:7], got, row.challenge)
 			}
 		}
-		e.WantRecord(t, enginetest.Fields{"event": "egress_denied", "reason": row.reason})
+		if r := e.WantRecord(t, enginetest.Fields{"event": "egress_denied", "reason": row.reason}); !strings.Contains(fmt.Sprint(r.Get("detail")), "secret") {
+			t.Errorf("the log does not say why: %v", r)
+		}
 	}
 	untouched(t, e, "allowed.test")
 	notAsked(t, e, "allowed.test")
