@@ -130,7 +130,8 @@
 //	phase            decision or complete
 //	policy, policy_revision, rule
 //	port
-//	query_keys       list of strings: at most 64 names of at most 64 bytes, never values
+//	query_keys       list of strings: at most 64 names of at most 64 bytes, never values; "" is
+//	                 a piece without "=", which may be either
 //	query_keys_len   how many there were, if more than 64
 //	reason           one of the engine's words
 //	request_bytes, response_bytes    of the bodies as they crossed the wire

@@ -58,14 +58,18 @@ func (r *Request) QueryAmbiguous() bool {
 }
 
 // QueryKeys appends the decoded names of the query's parameters to dst, each
-// once, in order: at most 64, each cut to 256 bytes. Never a value. It is for
-// the log and allocates.
+// once, in order: at most 64, each cut to 256 bytes. Never a value: a piece without
+// '=' may be a flag or all of a secret, which nothing tells apart, and is "". It is
+// for the log and allocates.
 func (r *Request) QueryKeys(dst []string) []string {
 	n := len(dst)
 	var buf []byte
-	for key := range r.parameters {
+	for key, value := range r.parameters {
 		if len(dst)-n == maxQueryKeys {
 			break
+		}
+		if value == nil {
+			key = nil
 		}
 		buf = appendFormDecoded(buf[:0], key)
 		if len(buf) > maxQueryKey {
@@ -79,7 +83,7 @@ func (r *Request) QueryKeys(dst []string) []string {
 }
 
 // parameters yields the parameters that have a name, raw, parted by '&' and by
-// ';', whatever an origin may think of the latter.
+// ';', whatever an origin may think of the latter. The value of one without '=' is nil.
 func (r *Request) parameters(yield func(key, value []byte) bool) {
 	q := r.RawQuery
 	for len(q) > 0 {
