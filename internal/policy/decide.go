@@ -304,7 +304,7 @@ func (m *match) conclude() Decision {
 		Verdict: Allow, Rule: out.rule, Policy: out.policy,
 		Limits: out.limits, RequestBytes: out.requestBytes, RecordPath: out.record, Pattern: m.allowed.first.pattern,
 		Egress: out.egress, WebSocket: m.req.Upgrade == canon.WebSocket,
-		out: out, req: m.req, id: m.req.ID(),
+		out: out, req: m.req, id: m.req.ID(), view: m.view,
 	}
 }
 
@@ -408,7 +408,7 @@ func (m *match) refuse(reason Reason, r *rule) Decision {
 		out := m.view.set.observed
 		d.Verdict, d.Observed, d.Egress, d.Limits = Allow, true, out.egress, out.limits
 		d.WebSocket = m.req.Upgrade == canon.WebSocket
-		d.out, d.req, d.id = out, m.req, m.req.ID()
+		d.out, d.req, d.id, d.view = out, m.req, m.req.ID(), m.view
 		return d
 	}
 	d.Detail = m.detail()

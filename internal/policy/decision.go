@@ -134,9 +134,10 @@ type Decision struct {
 	WebSocket    bool    // a rule allows the WebSocket that the request asks for
 	Detail       string  // of a denial: what this agent may do on that host
 
-	out *outcome
-	req *canon.Request
-	id  uint64
+	out  *outcome
+	req  *canon.Request
+	id   uint64
+	view *View // whose conditions had a say; nil: none had
 }
 
 // Permit allows one request to be sent. Only Decision.Permit makes one that
@@ -146,6 +147,7 @@ type Permit struct {
 	id     uint64
 	egress *Egress
 	edits  []edit
+	view   *View // as in the Decision
 }
 
 // Permit makes the header edits of the rules that allowed req and returns the
@@ -162,7 +164,7 @@ func (d Decision) Permit(req *canon.Request) Permit {
 			req.SetField(e.name, e.value)
 		}
 	}
-	return Permit{req: req, id: d.id, egress: d.Egress, edits: d.out.edits}
+	return Permit{req: req, id: d.id, egress: d.Egress, edits: d.out.edits, view: d.view}
 }
 
 // Covers reports that the permit was made for req, and that req is still the
@@ -184,6 +186,13 @@ func (p Permit) Edits(name []byte) bool {
 		}
 	}
 	return false
+}
+
+// Tests reports that a condition of a rule for the request's host may look at fields
+// of that name: one in a trailer would be another than was judged to an origin that
+// merges the two.
+func (p Permit) Tests(name []byte) bool {
+	return p.view != nil && p.view.tests(&p.req.Authority, name)
 }
 
 // edit is one change to the headers.

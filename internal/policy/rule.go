@@ -190,9 +190,10 @@ type hostNode struct {
 
 // hostMore is the part of a hostNode that a plain yes does not need.
 type hostMore struct {
-	denies  []entry    // every deny rule
-	guards  bool       // some deny rule has paths
-	asks    bool       // some rule has a condition
+	denies  []entry // every deny rule
+	guards  bool    // some deny rule has paths
+	asks    bool    // some rule has a condition
+	whens   []*condition
 	bars    []*rule    // deny rules by host, scheme and port alone: nothing gets past them
 	tunnels []*rule    // passthrough rules
 	ends    []end      // where an allow rule leads
@@ -218,7 +219,10 @@ const maxHints = 8 // rules that a refusal's text lists
 
 func (h *hostNode) add(r *rule) {
 	h.restricts = h.restricts || r.conditional()
-	h.asks = h.asks || r.when != nil
+	if r.when != nil {
+		h.asks = true
+		h.whens = append(h.whens, r.when)
+	}
 	h.record = max(h.record, r.record)
 	switch {
 	case r.deny && !r.conditional():

@@ -10,6 +10,7 @@ import (
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/checker"
 	"github.com/google/cel-go/common/ast"
+	"github.com/google/cel-go/common/operators"
 
 	"github.com/arpitcoder/aegrail-engine/internal/canon"
 )
@@ -40,6 +41,7 @@ type condition struct {
 	text     string
 	needBody bool
 	headers  bool            // looks at the headers
+	computed bool            // … also at some whose names are not texts in it
 	names    map[string]bool // texts in it, in lower case: some are names of headers
 	folded   map[string]bool // … those with '_', written with '-'
 	grpc     bool            // names application/grpc
@@ -89,21 +91,59 @@ func compileCondition(env *cel.Env, text string) (*condition, error) {
 	}
 	c := &condition{program: program, text: text, names: map[string]bool{}, folded: map[string]bool{}}
 	tree := checked.NativeRep()
+	whole := 0 // how often request.headers stands there without a name beside it
 	for _, ref := range tree.ReferenceMap() {
 		c.needBody = c.needBody || ref.Name == bodyVariable
 		c.headers = c.headers || ref.Name == "request.headers"
 	}
 	ast.PreOrderVisit(tree.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
-		if e.Kind() == ast.LiteralKind {
+		switch e.Kind() {
+		case ast.IdentKind:
+			if isHeaders(e) {
+				whole++
+			}
+		case ast.CallKind:
+			if namesHeader(e.AsCall()) {
+				whole--
+			}
+		case ast.LiteralKind:
 			s, isText := e.AsLiteral().Value().(string)
 			c.grpc = c.grpc || isText && strings.HasPrefix(s, "application/grpc")
 			c.name(s)
-		}
-		if e.Kind() == ast.SelectKind {
+		case ast.SelectKind:
 			c.name(e.AsSelect().FieldName())
+			if isHeaders(e.AsSelect().Operand()) {
+				whole--
+			}
+		case ast.UnspecifiedExprKind, ast.ComprehensionKind, ast.ListKind, ast.MapKind, ast.StructKind:
+			// What they are made of is visited too.
 		}
 	}))
+	c.computed = whole > 0
 	return c, nil
+}
+
+func isHeaders(e ast.Expr) bool {
+	return e.Kind() == ast.IdentKind && e.AsIdent() == "request.headers"
+}
+
+// namesHeader reports request.headers["name"] or "name" in request.headers.
+func namesHeader(call ast.CallExpr) bool {
+	args := call.Args()
+	switch call.FunctionName() {
+	case operators.Index:
+		return isHeaders(args[0]) && args[1].Kind() == ast.LiteralKind
+	case operators.In:
+		return isHeaders(args[1]) && args[0].Kind() == ast.LiteralKind
+	}
+	return false
+}
+
+// tests reports that a field of that name may change what the condition says, also
+// to a reader that takes '_' for '-'.
+func (c *condition) tests(name []byte) bool {
+	lower := strings.ReplaceAll(strings.ToLower(string(name)), "_", "-")
+	return c.headers && (c.computed || c.names[lower] || c.folded[lower])
 }
 
 // name takes in what may be a header's name.

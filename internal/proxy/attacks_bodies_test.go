@@ -309,3 +309,58 @@ func TestS18Trailers(t *testing.T) {
 	}
 	e.NoRecord(t, enginetest.Fields{"path": "/smuggled"})
 }
+
+// Trailers of names that a condition looks at, of the rule that allows or of another
+// for the host: an origin that merges them would see another value than was judged.
+func TestS18TrailersThatAConditionTests(t *testing.T) {
+	e := attacked(t, enginetest.Options{Policy: `
+- name: named
+  {{to "allowed.test"}}
+  when: 'request.headers["x-tier"].exists(v, v == "free") || has(request.headers.x_plan) || "x-other" in request.headers'
+- name: after
+  {{to "allowed.test"}}
+  methods: [GET]
+- name: denied
+  action: deny
+  hosts: [allowed.test]
+  ports: [{{port "allowed.test"}}]
+  when: '"x-danger" in request.headers'
+- name: any
+  {{to "plain.test"}}
+  when: '!request.headers.exists(name, name.startsWith("x-root"))'
+`})
+	const chunks = "Transfer-Encoding: chunked\r\nX-Tier: free\r\n\r\n3\r\nabc\r\n0\r\n"
+	ways := bothWays(e)
+	for i, row := range []struct {
+		w       way
+		trailer string
+		passes  bool
+	}{
+		{ways[0], "X-Tier: paid", false},
+		{ways[0], "X_TIER: paid", false},
+		{ways[0], "X-Plan: 1", false},
+		{ways[0], "X-Other: 1", false},
+		{ways[0], "x-danger: 1", false},
+		{ways[0], "X-Checksum: 1", true},
+		{ways[1], "X-Root: 1", false},
+		{ways[1], "X-Checksum: 1", false},
+	} {
+		t.Run(row.trailer+" "+row.w.name, func(t *testing.T) {
+			path := numbered(i)
+			c := row.w.dial(t)
+			defer c.Close()
+			c.Send(row.w.raw("POST {at}" + path + " HTTP/1.1\r\nHost: {host}\r\n" + chunks + row.trailer + "\r\n\r\n"))
+			r := c.Reply("POST")
+			if row.passes {
+				if r.Status != 200 {
+					t.Errorf("%d %s", r.Status, r.Reason())
+				}
+				return
+			}
+			if refused(t, row.trailer, r, 400, "bad_trailer"); t.Failed() {
+				return
+			}
+			row.w.wantCut(t, path)
+		})
+	}
+}

@@ -9,10 +9,10 @@ import (
 )
 
 // checkTrailer refuses a trailer of the request that would change, at an origin
-// which merges trailers into the head, what was judged there (row S18) or what
-// the rule put there or took away.
+// which merges trailers into the head, what was judged there (row S18), what a
+// condition looked at, or what the rule put there or took away.
 func checkTrailer(p *policy.Permit, name []byte) error {
-	if http1.ForbiddenTrailer(name) || p.Edits(name) {
+	if http1.ForbiddenTrailer(name) || p.Edits(name) || p.Tests(name) {
 		return fail(http1.ReasonTrailer, http.StatusBadRequest, fmt.Sprintf("%.40q is not accepted as a trailer of this request", name), nil)
 	}
 	return nil
