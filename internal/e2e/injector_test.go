@@ -143,7 +143,7 @@ func TestE07WhatIsInjectedStaysSoWhoeverAsks(t *testing.T) {
 		{"spec.initContainers[aegrail-engine].image", []string{"set", "image", "-n", a.namespace, "pod/" + a.pod, "aegrail-engine=" + agentImage}},
 		{"aegrail-control alone writes it", []string{"annotate", "configmap", "-n", a.namespace, "aegrail-ca-bundle", "a=b"}},
 		{"aegrail-control alone writes it", []string{"delete", "configmap", "-n", a.namespace, "--all"}},
-		{"exec into aegrail-engine runs as a user", []string{"exec", "-n", a.namespace, a.pod, "-c", "aegrail-engine", "--", "/aegrail-engine", "serve"}},
+		{"exec into aegrail-engine is not held", []string{"exec", "-n", a.namespace, a.pod, "-c", "aegrail-engine", "--", "/aegrail-engine", "serve"}},
 		{"attach into aegrail-engine", []string{"attach", "-n", a.namespace, a.pod, "-c", "aegrail-engine"}},
 		{"SYS_PTRACE", []string{"debug", "-n", a.namespace, a.pod, "--image=" + agentImage, "--attach=false"}},
 		{"targetContainerName", []string{"debug", "-n", a.namespace, a.pod, "--image=" + agentImage, "--attach=false", "--profile=baseline", "--target=aegrail-engine"}},

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 const (
@@ -22,7 +23,12 @@ const (
 // command runs a program of the stack as the cluster's administrator. Where it
 // fails, the error has what it said.
 func command(stdin, program string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	return commandWithin(patience, stdin, program, args...)
+}
+
+// commandWithin is command for what goes on for longer.
+func commandWithin(limit time.Duration, stdin, program string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(suite.stack, program), args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(suite.dir, "pki", "admin.kubeconfig"), "HELM_CACHE_HOME="+suite.dir, "HELM_CONFIG_HOME="+suite.dir, "HELM_DATA_HOME="+suite.dir)

@@ -20,13 +20,16 @@ type load struct {
 	out   string
 }
 
+// loadLasts is how long a load goes on at most. A root that was replaced is gone after two minutes and more.
+const loadLasts = 3 * patience
+
 // loadFrom has the agent post to what policy allows, without a pause, with 4
 // workers (agent/load.go says how they differ).
 func loadFrom(t *testing.T, a agent) *load {
 	t.Helper()
 	l := &load{agent: a, stop: "/tmp/stop-" + strings.ReplaceAll(t.Name(), "/", "-"), done: make(chan error, 1)}
 	go func() {
-		out, err := command("", "kubectl", "exec", "-n", a.namespace, a.pod, "-c", a.container, "--",
+		out, err := commandWithin(loadLasts, "", "kubectl", "exec", "-n", a.namespace, a.pod, "-c", a.container, "--",
 			"/agent", "load", "-stop", l.stop, "https://"+modelHost+"/v1/chat/completions")
 		l.out = out
 		l.done <- err
