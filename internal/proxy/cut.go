@@ -324,33 +324,3 @@ func rawOf(nc net.Conn) net.Conn {
 		nc = below.NetConn()
 	}
 }
-
-// bodyBudget bounds what judged bodies hold at once: a rule that reads bodies must
-// not be a way to fill the engine's memory. A principal has limit at most, all have
-// twice that, and who has as much as is left of it gets no more.
-type bodyBudget struct {
-	mu    sync.Mutex
-	limit int64
-	all   int64
-	held  map[string]int64 // :: principal → bytes
-}
-
-func (b *bodyBudget) take(principal string, n int64) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.held[principal]+n > min(b.limit, 2*b.limit-b.all) {
-		return false
-	}
-	b.held[principal] += n
-	b.all += n
-	return true
-}
-
-func (b *bodyBudget) give(principal string, n int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.all -= n
-	if b.held[principal] -= n; b.held[principal] <= 0 {
-		delete(b.held, principal)
-	}
-}

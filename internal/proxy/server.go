@@ -34,10 +34,10 @@ type Server struct {
 	places
 	wg sync.WaitGroup
 
-	turned    chan struct{} // one for each connection that is turned away now
-	heads     headBudget
-	bodies    bodyBudget
-	parsing   chan struct{} // one for each body that a condition looks at now
+	turned    chan struct{}       // one for each connection that is turned away now
+	heads     *budget[netip.Addr] // of heads that are larger than a small page, from their fifth KiB until their request has ended; by address
+	bodies    *budget[string]     // of bodies that conditions read, by principal: a rule that reads them must not be a way to fill the memory
+	parsing   chan struct{}       // one for each body that a condition looks at now
 	tallies   tallies
 	tidier    tidier
 	exchanges sync.Pool // of *exchange, for HTTP/2 streams
@@ -58,11 +58,10 @@ func New(cfg Config) (*Server, error) {
 		places:  places{conns: make(map[*conn]struct{}), byClient: make(map[netip.Addr]share)},
 		h2conn:  newHandover(),
 		turned:  make(chan struct{}, maxTurned),
-		bodies:  bodyBudget{held: make(map[string]int64)},
 		tallies: tallies{of: make(map[string]*tally)},
 	}
-	s.heads = headBudget{limit: s.limits.HeadBytes, held: make(map[netip.Addr]int64)}
-	s.bodies.limit = s.limits.JudgedBytes
+	s.heads = newBudget[netip.Addr](s.limits.HeadBytes, s.limits.HeadBytes)
+	s.bodies = newBudget[string](s.limits.JudgedBytes, 2*s.limits.JudgedBytes)
 	s.parsing = make(chan struct{}, maxParsed(debug.SetMemoryLimit(-1), runtime.GOMAXPROCS(0)))
 	if s.now == nil {
 		// The monotonic clock alone, which takes half as long: times are only

@@ -121,7 +121,7 @@ func TestAsManyBodiesAreParsedAsFitTheMemory(t *testing.T) {
 }
 
 func TestJudgedBodiesOfManyPrincipalsLeaveRoomForAnother(t *testing.T) {
-	b := bodyBudget{limit: 64, held: make(map[string]int64)}
+	b := newBudget[string](64, 128)
 	for i, principal := range strings.Fields("a b c d e") {
 		had := int64(0)
 		for b.take(principal, 1) {
