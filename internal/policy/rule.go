@@ -190,15 +190,14 @@ type hostNode struct {
 
 // hostMore is the part of a hostNode that a plain yes does not need.
 type hostMore struct {
-	denies  []entry // every deny rule
-	guards  bool    // some deny rule has paths
-	asks    bool    // some rule has a condition
-	whens   []*condition
-	bars    []*rule    // deny rules by host, scheme and port alone: nothing gets past them
-	tunnels []*rule    // passthrough rules
-	ends    []end      // where an allow rule leads
-	record  RecordPath // the least that a rule of the host wants recorded of a path
-	detail  string     // what this host's rules allow, for the text of a refusal
+	denies  []entry      // every deny rule
+	guards  bool         // some deny rule has paths
+	whens   []*condition // every rule's condition
+	bars    []*rule      // deny rules by host, scheme and port alone: nothing gets past them
+	tunnels []*rule      // passthrough rules
+	ends    []end        // where an allow rule leads
+	record  RecordPath   // the least that a rule of the host wants recorded of a path
+	detail  string       // what this host's rules allow, for the text of a refusal
 	hints   []string
 }
 
@@ -220,7 +219,6 @@ const maxHints = 8 // rules that a refusal's text lists
 func (h *hostNode) add(r *rule) {
 	h.restricts = h.restricts || r.conditional()
 	if r.when != nil {
-		h.asks = true
 		h.whens = append(h.whens, r.when)
 	}
 	h.record = max(h.record, r.record)
