@@ -11,8 +11,8 @@
 //	         them, or nobody serves
 //	dump     prints the rules that are there
 //
-// Beside the socket at which the engine asks it leaves copies of /etc/hosts and
-// /etc/resolv.conf, as they were before anything else of the pod ran. The engine
+// Beside the socket at which the engine asks it leaves /etc/resolv.conf and what
+// /etc/hosts says of loopback, as they were before anything else of the pod ran. The engine
 // has those mounted in place of the pod's own, which every container may write to.
 //
 // The rules stay when it ends. Started again it leaves them alone if they are as

@@ -590,7 +590,7 @@ func TestE03NobodyChangesTheRules(t *testing.T) {
 			if !strings.HasPrefix(got, "nft flush ruleset: EPERM\nnft list tables: EPERM\n") || !strings.HasSuffix(got, "iptables: EPERM\n") {
 				t.Error(got)
 			}
-			if out, code := p.Run(t, c, "aegrail-init", "serve", "--engine-uid", strconv.Itoa(int(c.UID)+1), "--passage", "/tmp/passage"); code != 1 || !strings.Contains(out, "operation not permitted") {
+			if out, code := p.Run(t, c, "aegrail-init", "serve", "--engine-uid", strconv.Itoa(int(c.UID)+1), "--passage", filepath.Join(t.TempDir(), "passage")); code != 1 || !strings.Contains(out, "operation not permitted") {
 				t.Errorf("aegrail-init: %d %s", code, out)
 			}
 		})

@@ -32,8 +32,8 @@
 // An image may say which user it runs as, and the pod does not show it. One that is made for an engine's user is held like any
 // other, and can use up what the kernel grants that user: the pod's own engine dials no more then, or one of another pod on the node.
 //
-// The engine has the hosts file and the search domains that whoever makes the pod may fill, as they are before anything of the agent's
-// runs; a resolver the pod may not name. To the engine DNS is not trusted anyway: addresses inside are refused and TLS verifies names,
+// The engine has the search domains that whoever makes the pod may fill, as they are before anything of the agent's runs, and of the
+// hosts file what names loopback; a resolver the pod may not name. To the engine DNS is not trusted anyway: addresses inside are refused and TLS verifies names,
 // which leaves plain http and passthrough. Where enforcement is advisory the engine has the pod's own files.
 //
 // Devices that bring a network of their own past the kernel's (RDMA, DPDK) are not seen: whoever hands them to pods has to

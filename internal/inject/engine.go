@@ -46,7 +46,7 @@ func (c *Config) volumes() []corev1.Volume {
 	out = append(out, corev1.Volume{Name: VolumeLog, VolumeSource: c.Log.source()})
 	if c.Enforcement == Transparent {
 		out = append(out, corev1.Volume{Name: VolumePassage, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
-			Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse("2Mi")), // for a socket, which takes no room, and two files of at most what a pod may have of hostAliases
+			Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse("2Mi")), // for a socket, which takes no room, and two small files
 		}}})
 	}
 	return out
