@@ -45,6 +45,7 @@ package enginetest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/base64"
@@ -204,6 +205,8 @@ func (e *Engine) start(tb testing.TB) error {
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
+	limits := e.options.Limits
+	limits.Lull = cmp.Or(limits.Lull, time.Millisecond) // tests end with clients that keep connections
 	cfg := proxy.Config{
 		Policy:   e.policy,
 		Log:      e.Audit,
@@ -213,7 +216,7 @@ func (e *Engine) start(tb testing.TB) error {
 		Identify: e.identify(),
 		Metrics:  e.Metrics,
 		Logger:   logger,
-		Limits:   e.options.Limits,
+		Limits:   limits,
 	}
 	if e.options.Proxy != nil {
 		e.options.Proxy(&cfg)

@@ -51,7 +51,7 @@ type Config struct {
 
 // Limits bound what a client can hold. Zero fields take the default that
 // stands beside them. Settle and, over HTTP/1, Idle and WriteStall are the least
-// that a client is given; the most is half as much again.
+// that a client is given; the most is half as much again, and of Lull twice that.
 type Limits struct {
 	Connections             int           // open client connections in all (places.go); 16384
 	ConnectionsPerClient    int           // … of one address; a quarter
@@ -63,6 +63,7 @@ type Limits struct {
 	HeadBytes               int64         // pages of heads of more than 4 KiB, of all clients at once; a quarter of the memory limit, 128 MiB where there is none
 	Idle                    time.Duration // between two requests; 2 min
 	Settle                  time.Duration // … after which a connection gives back what it need not hold; 1 s
+	Lull                    time.Duration // … once Shutdown has begun; 2 s
 	BodyStall               time.Duration // no byte of a body; 1 min
 	BodyRead                time.Duration // a body that a rule reads, whole; 30 s
 	WriteStall              time.Duration // a client that does not read; 30 s
@@ -96,6 +97,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Head, 10*time.Second)
 	set(&l.Idle, 2*time.Minute)
 	set(&l.Settle, time.Second)
+	set(&l.Lull, 2*time.Second)
 	set(&l.BodyStall, time.Minute)
 	set(&l.BodyRead, 30*time.Second)
 	set(&l.WriteStall, 30*time.Second)

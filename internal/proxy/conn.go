@@ -186,14 +186,15 @@ func (c *conn) nextHead(rw net.Conn) bool {
 	} else {
 		c.allowRead(c.at, idle)
 	}
-	if c.s.draining.Load() {
-		return false
+	last := c.s.draining.Load()
+	if last {
+		c.readUntil(c.s.now().Add(c.s.limits.Lull))
 	}
 	if len(c.reader.Buffered()) == 0 {
 		c.endTurn()
 	}
 	if err := c.reader.Wait(); err != nil {
-		if idle < c.s.limits.Idle && isTimeout(err) && !c.s.draining.Load() {
+		if idle < c.s.limits.Idle && isTimeout(err) && !last {
 			c.resting = true
 		} else {
 			c.leftWithAlert(err)

@@ -51,11 +51,13 @@ func (l *deadlines) noDeadlines() {
 // stopRead makes a read in another goroutine return.
 func (l *deadlines) stopRead() { _ = l.tcp.SetReadDeadline(time.Unix(1, 0)) }
 
-// closeIfIdle ends a connection between two requests.
-func (c *conn) closeIfIdle() {
+// lull ends a connection between two requests, unless the next one comes soon: its
+// answer says that it was the last. To close it at once would take a request away
+// that is on its way, and a client does not send a POST again.
+func (c *conn) lull() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.one == nil && len(c.streams) == 0 && !c.handedOver.Load() {
-		c.stopRead()
+		_ = c.tcp.SetReadDeadline(c.s.now().Add(c.s.limits.Lull))
 	}
 }

@@ -64,7 +64,7 @@ func (c *conn) exchangeHTTP1(rw net.Conn) bool {
 	if keep && !x.body.done() {
 		c.lingers(rw) // the client may still be sending what the origin did not want
 	}
-	keep = keep && cl.keep && x.body.done() && !c.s.draining.Load()
+	keep = keep && cl.keep && x.body.done()
 	b.release()
 	return keep
 }
@@ -154,7 +154,7 @@ func (cl *h1client) relay(x *exchange, resp *upstream.Response) *refusal {
 	none := bodiless(x.req.Method, resp.Status)
 	chunked := !none && resp.Length < 0 && cl.head.Minor == 1
 	untilClose := !none && resp.Length < 0 && !chunked
-	if cl.final(x, resp) || untilClose {
+	if cl.final(x, resp) || untilClose || cl.c.s.draining.Load() {
 		cl.keep = false
 	}
 	out = http1.AppendStatusLine(out, resp.Status)
@@ -254,7 +254,7 @@ func clientGone(err error) *refusal {
 // is gone from it.
 func (cl *h1client) refuse(x *exchange, why *refusal) {
 	a := x.refusalAnswer(why)
-	keep := cl.keep && !why.close && x.body.drain()
+	keep := cl.keep && !why.close && !cl.c.s.draining.Load() && x.body.drain()
 	if !keep {
 		why.close = true
 	}

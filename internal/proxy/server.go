@@ -264,14 +264,14 @@ func (s *Server) snapshot() []*conn {
 }
 
 // Shutdown lets exchanges under way finish until ctx is done, then closes what
-// is left. Idle connections are closed at once. The listeners must have been
+// is left. Idle connections have Limits.Lull for one more request each. The listeners must have been
 // stopped before; the log is the caller's to close afterwards.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.draining.Store(true)
 	s.mu.Unlock()
 	for _, c := range s.snapshot() {
-		c.closeIfIdle()
+		c.lull()
 	}
 	h2err := s.h2.Shutdown(ctx)
 	_ = s.h2conn.Close() // cannot fail
