@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync/atomic"
 
 	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
@@ -26,7 +27,7 @@ type fromControl struct {
 	rootsFile, tokenFile string
 	trustFile            string // the bundle that the pod's clients trust; "": not known
 	gateway              bool   // for every pod of a namespace
-	dial                 dialFunc
+	dial                 func(ctx context.Context, network, address string) (net.Conn, error)
 	options              policy.Options
 	before               identity.Principal // whose connections are before control has said
 	logger               *slog.Logger

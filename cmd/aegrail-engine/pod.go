@@ -40,11 +40,8 @@ func (o *podOptions) definePod(f *pflag.FlagSet) {
 	f.StringVar(&o.passage, "passage", "", "have aegrail-init, which listens on the unix socket `PATH`, mark every socket before it dials: the only ones that its rules let out")
 }
 
-// dialFunc is a net.Dialer's DialContext.
-type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
-
 // dial connects by marked sockets; nil, where none is needed, is the system's way.
-func (s *settings) dial() dialFunc {
+func (s *settings) dial() func(ctx context.Context, network, address string) (net.Conn, error) {
 	if s.way == nil {
 		return nil
 	}

@@ -61,13 +61,12 @@ type ClientOptions struct {
 	Version  string                         // of the engine, for control's log
 	Logger   *slog.Logger                   // nil: none
 	Patience time.Duration                  // how long a policy waits for the authority that its new hosts need; 30 s
-	Dial     dialFunc                       // connects to Address, and finds its name; nil: as the system does
 	Gateway  bool                           // the policy is of a whole namespace, and callers are asked about
 	Away     time.Duration                  // how long control may be away before that is reported; 1 min
-}
 
-// dialFunc is a net.Dialer's DialContext.
-type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+	// Dial connects to Address, and finds its name; nil: as the system does.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
 
 // Client is the engine's end of the link.
 type Client struct {

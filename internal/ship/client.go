@@ -1,13 +1,12 @@
 package ship
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -21,17 +20,14 @@ const (
 	maxAnswerHead  = 64 << 10         // 64 KiB
 )
 
-// dialFunc is an http.Transport's DialContext; nil is the system's.
-type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
-
 // newClient makes a client that does what it is told: no redirects, no proxy
 // from the environment, no compression that it undoes by itself.
-func newClient(roots *x509.CertPool, dial dialFunc, timeout time.Duration) *http.Client {
+func newClient(c Config) *http.Client {
 	return &http.Client{
-		Timeout: timeout,
+		Timeout: cmp.Or(c.timeout, requestTimeout),
 		Transport: &http.Transport{
-			DialContext:            dial,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+			DialContext:            c.Dial,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.Roots},
 			TLSHandshakeTimeout:    10 * time.Second,
 			ForceAttemptHTTP2:      true,
 			DisableCompression:     true,

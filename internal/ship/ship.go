@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"path/filepath"
 	"sync"
@@ -27,8 +28,10 @@ type Config struct {
 	// Roots are what https:// and otlps:// servers are verified against; nil:
 	// the system's. Host names are always verified.
 	Roots *x509.CertPool
+
 	// Dial connects to receivers, and finds their names; nil: as the system does.
-	Dial     dialFunc
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
 	Identity string       // of the engine, for receivers
 	Version  string       // of the engine, for receivers
 	Logger   *slog.Logger // nil: silent
@@ -182,7 +185,7 @@ func (s *Shipper) Start(session string, state func() audit.Stats) error {
 // client makes a client of its own for each receiver: one that hangs keeps no
 // other waiting for a connection.
 func (s *Shipper) client() *http.Client {
-	c := newClient(s.c.Roots, s.c.Dial, cmp.Or(s.c.timeout, requestTimeout))
+	c := newClient(s.c)
 	s.clients = append(s.clients, c)
 	return c
 }
