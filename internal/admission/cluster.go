@@ -44,7 +44,7 @@ func (c cluster) Namespace(ctx context.Context, name string) (Namespace, error) 
 	}
 	out.Bundle = true
 	if text, has := bundle.Annotations[inject.AnnotationCAGeneration]; has {
-		generation, ok := inject.Generation(bundle.Annotations)
+		generation, ok := inject.Generation(text)
 		if !ok {
 			return Namespace{}, fmt.Errorf("its ConfigMap %s says generation %q: it begins with 1", inject.BundleConfigMap, text)
 		}

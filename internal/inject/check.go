@@ -26,10 +26,11 @@ func Check(pod *corev1.Pod, c Config) error {
 		return Refusals{{"metadata.labels[" + LabelInjected + "]", "the pod is not injected, and here it has to be", laterFix}}
 	}
 	if c.CAGeneration > 0 {
-		generation, ok := Generation(pod.Annotations)
+		text := pod.Annotations[AnnotationCAGeneration]
+		generation, ok := Generation(text)
 		if !ok || generation > c.CAGeneration {
 			at := "metadata.annotations[" + AnnotationCAGeneration + "]"
-			return Refusals{{at, fmt.Sprintf("%q is no generation of the namespace's root; the newest is %d", pod.Annotations[AnnotationCAGeneration], c.CAGeneration), laterFix}}
+			return Refusals{{at, fmt.Sprintf("%q is no generation of the namespace's root; the newest is %d", text, c.CAGeneration), laterFix}}
 		}
 		c.CAGeneration = generation
 	}

@@ -65,9 +65,9 @@ func Over(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
-// Generation reads AnnotationCAGeneration of a pod's or a bundle's annotations; false if it is not there, or no number from 1.
-func Generation(annotations map[string]string) (int, bool) {
-	n, err := strconv.Atoi(annotations[AnnotationCAGeneration])
+// Generation reads the generation of a namespace's root as AnnotationCAGeneration says it; false for "" and what else is no number from 1.
+func Generation(text string) (int, bool) {
+	n, err := strconv.Atoi(text)
 	return n, err == nil && n >= 1
 }
 

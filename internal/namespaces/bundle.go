@@ -68,9 +68,10 @@ func Signing(ctx context.Context, reader client.Reader, namespace string) (int, 
 	if err != nil {
 		return 0, fmt.Errorf("reading the ConfigMap %s of %s: %w", inject.BundleConfigMap, namespace, err)
 	}
-	n, err := strconv.Atoi(bundle.Annotations[annotationSigning])
-	if err != nil || n < 1 {
-		return 0, fmt.Errorf("the ConfigMap %s of %s says that gateways sign with generation %q: it begins with 1", inject.BundleConfigMap, namespace, bundle.Annotations[annotationSigning])
+	text := bundle.Annotations[annotationSigning]
+	n, ok := inject.Generation(text)
+	if !ok {
+		return 0, fmt.Errorf("the ConfigMap %s of %s says that gateways sign with generation %q: it begins with 1", inject.BundleConfigMap, namespace, text)
 	}
 	return n, nil
 }

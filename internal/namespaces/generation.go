@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/arpitcoder/aegrail-engine/certs"
+	"github.com/arpitcoder/aegrail-engine/internal/inject"
 )
 
 // generation is one root of a namespace.
@@ -56,8 +57,8 @@ func (r *Reconciler) generations(ctx context.Context, namespace string) ([]*gene
 	var out []*generation
 	for i := range list.Items {
 		c := &list.Items[i]
-		n, err := strconv.Atoi(c.Labels[labelGeneration])
-		if err != nil || n < 1 || c.Name != Name(namespace, n) {
+		n, ok := inject.Generation(c.Labels[labelGeneration])
+		if !ok || c.Name != Name(namespace, n) {
 			r.Logger.Warn("a certificate has our labels and is none of ours; it is left alone", "certificate", c.Name)
 			continue
 		}

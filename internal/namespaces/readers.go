@@ -123,7 +123,7 @@ func (r *Reconciler) signedFor(ctx context.Context, namespace string, used map[i
 		return fmt.Errorf("listing the authorities of gateways: %w", err)
 	}
 	for i := range list.Items {
-		n, ok := inject.Generation(list.Items[i].Annotations)
+		n, ok := inject.Generation(list.Items[i].Annotations[inject.AnnotationCAGeneration])
 		if ok && list.Items[i].Spec.IssuerRef.Name == Name(namespace, n) {
 			used[n]++
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	cmv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -33,7 +32,7 @@ func (r *Reconciler) inUse(ctx context.Context, namespace string) (map[int]int, 
 		if inject.Over(p) {
 			continue
 		}
-		n, ok := inject.Generation(p.Annotations)
+		n, ok := inject.Generation(p.Annotations[inject.AnnotationCAGeneration])
 		if !ok {
 			n = anyGeneration
 		}
@@ -52,9 +51,9 @@ func (r *Reconciler) leftovers(ctx context.Context, namespace string, list []*ge
 	}
 	var out []int
 	for i := range secrets {
-		n, err := strconv.Atoi(secrets[i].Labels[labelGeneration])
+		n, ok := inject.Generation(secrets[i].Labels[labelGeneration])
 		known := slices.ContainsFunc(list, func(g *generation) bool { return g.n == n })
-		if err == nil && n > 0 && !known && secrets[i].Name == Name(namespace, n) {
+		if ok && !known && secrets[i].Name == Name(namespace, n) {
 			out = append(out, n)
 		}
 	}

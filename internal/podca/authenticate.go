@@ -147,10 +147,10 @@ func (s *Signer) injected(pod *corev1.Pod) (link.Pod, error) {
 	if err := s.Injected(pod); err != nil {
 		return link.Pod{}, about(pod, link.Denied, "not_injected", "the pod is not as injection left it: %v", err)
 	}
-	generation, ok := inject.Generation(pod.Annotations)
+	text := pod.Annotations[inject.AnnotationCAGeneration]
+	generation, ok := inject.Generation(text)
 	if !ok {
-		return link.Pod{}, about(pod, link.Denied, "not_injected", "the pod's annotation %s is %q, not the number of a root",
-			inject.AnnotationCAGeneration, pod.Annotations[inject.AnnotationCAGeneration])
+		return link.Pod{}, about(pod, link.Denied, "not_injected", "the pod's annotation %s is %q, not the number of a root", inject.AnnotationCAGeneration, text)
 	}
 	who := podOf(pod)
 	who.CAGeneration = generation
