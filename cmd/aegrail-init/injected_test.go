@@ -49,7 +49,7 @@ func TestWhatIsInjectedIsUnderstood(t *testing.T) {
 	}
 	// What it keeps there is what the engine has for its own.
 	for _, file := range nameFiles() {
-		want := corev1.VolumeMount{Name: first.VolumeMounts[0].Name, MountPath: file, SubPath: filepath.Base(file), ReadOnly: true}
+		want := corev1.VolumeMount{Name: first.VolumeMounts[0].Name, MountPath: file.path, SubPath: filepath.Base(file.path), ReadOnly: true}
 		has := func(m corev1.VolumeMount) bool { return reflect.DeepEqual(m, want) }
 		if engine := pod.Spec.InitContainers[1]; !slices.ContainsFunc(engine.VolumeMounts, has) {
 			t.Errorf("the engine has %v, and not %v", engine.VolumeMounts, want)

@@ -12,28 +12,33 @@ import (
 	"path/filepath"
 )
 
-const hostsFile = "/etc/hosts"
-
-// nameFiles are the files by which programs find names. A runtime mounts the
+// nameFile is one of the files by which programs find names. A runtime mounts the
 // pod's in all of its containers, and whoever is root in one of them writes what
 // all the others read.
-func nameFiles() []string { return []string{hostsFile, "/etc/resolv.conf"} }
+type nameFile struct {
+	path string
+	kept func(text []byte) []byte // what of it is the engine's; nil: all
+}
 
-// keepNames copies files into dir, each under the last element of its name, for
+func nameFiles() []nameFile {
+	return []nameFile{{path: "/etc/hosts", kept: ofLoopback}, {path: "/etc/resolv.conf"}}
+}
+
+// keepNames copies files into dir, each under the last element of its path, for
 // the engine to have instead of the pod's. What is there stays: it is from before
 // anything of the agent's ran, and what this container sees now may not be.
-func keepNames(dir string, files []string) error {
+func keepNames(dir string, files []nameFile) error {
 	for _, file := range files {
-		to := filepath.Join(dir, filepath.Base(file))
+		to := filepath.Join(dir, filepath.Base(file.path))
 		if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
 			if err != nil {
 				return fmt.Errorf("looking for what the engine finds names by: %w", err)
 			}
 			continue
 		}
-		text, err := os.ReadFile(file) //nolint:gosec // of the pod, as kubelet and the runtime made it
-		if filepath.Base(file) == filepath.Base(hostsFile) {
-			text = ofLoopback(text)
+		text, err := os.ReadFile(file.path)
+		if file.kept != nil {
+			text = file.kept(text)
 		}
 		if err == nil {
 			err = errors.Join(os.WriteFile(to+".new", text, 0o644), os.Chmod(to+".new", 0o644)) //nolint:gosec // the engine is another user

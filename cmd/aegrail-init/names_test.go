@@ -10,6 +10,10 @@ import (
 
 func TestTheEngineFindsNamesAsBeforeTheAgentRan(t *testing.T) {
 	pod, kept := t.TempDir(), t.TempDir()
+	files := nameFiles() // as they are, of a pod that is in a directory
+	for i := range files {
+		files[i].path = filepath.Join(pod, filepath.Base(files[i].path))
+	}
 	hosts, conf := filepath.Join(pod, "hosts"), filepath.Join(pod, "resolv.conf")
 	write := func(name, text string) {
 		t.Helper()
@@ -19,7 +23,7 @@ func TestTheEngineFindsNamesAsBeforeTheAgentRan(t *testing.T) {
 	}
 	keep := func() {
 		t.Helper()
-		if err := keepNames(kept, []string{hosts, conf}); err != nil {
+		if err := keepNames(kept, files); err != nil {
 			t.Fatal(err)
 		}
 		for name, want := range map[string]string{"hosts": "127.0.0.1 localhost\n", "resolv.conf": "nameserver 10.96.0.10\n"} {
@@ -46,20 +50,21 @@ func TestTheEngineFindsNamesAsBeforeTheAgentRan(t *testing.T) {
 
 func TestWhatIsKeptHalfIsKeptAnew(t *testing.T) {
 	dir := t.TempDir()
-	from := filepath.Join(t.TempDir(), "hosts")
-	if err := os.WriteFile(filepath.Join(dir, "hosts.new"), []byte("127.0"), 0o600); err != nil {
+	from := filepath.Join(t.TempDir(), "names")
+	files := []nameFile{{path: from}}
+	if err := os.WriteFile(filepath.Join(dir, "names.new"), []byte("127.0"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := keepNames(dir, []string{from}); err == nil {
+	if err := keepNames(dir, files); err == nil {
 		t.Error("kept a file that is not there")
 	}
 	if err := os.WriteFile(from, []byte("127.0.0.1 localhost\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := keepNames(dir, []string{from}); err != nil {
+	if err := keepNames(dir, files); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := os.ReadFile(filepath.Join(dir, "hosts")); err != nil || string(got) != "127.0.0.1 localhost\n" {
+	if got, err := os.ReadFile(filepath.Join(dir, "names")); err != nil || string(got) != "127.0.0.1 localhost\n" {
 		t.Errorf("%q, %v", got, err)
 	}
 }
