@@ -1,12 +1,14 @@
 package upstream
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
+	"github.com/arpitcoder/aegrail-engine/internal/audit"
 	"github.com/arpitcoder/aegrail-engine/internal/canon"
 	"github.com/arpitcoder/aegrail-engine/internal/identity"
 	"github.com/arpitcoder/aegrail-engine/internal/policy"
@@ -61,4 +63,32 @@ func decide(t testing.TB, req *canon.Request, r rule, kind string) policy.Permit
 		t.Fatalf("denied: %+v\n%s", d, doc)
 	}
 	return d.Permit(req)
+}
+
+func TestD10NothingHappensWithoutPermitAndReceipt(t *testing.T) {
+	n := loopback()
+	o := listen(t, nil, script(reply("no")))
+	w := newWorld(t, nil, func(c *Config) { c.Resolver = n })
+	req := w.request(o.url("http"), "GET / HTTP/1.1")
+	other := w.request(o.url("http"), "GET / HTTP/1.1")
+	ctx, opts := context.Background(), &SendOptions{}
+	good := permit(t, req, w.rule)
+	for name, send := range map[string]func() error{
+		"no request":              func() error { _, err := w.c.Send(ctx, good, audit.Receipt{}, nil, opts); return err },
+		"no permit":               func() error { _, err := w.c.Send(ctx, policy.Permit{}, w.receipt(req), req, opts); return err },
+		"no receipt":              func() error { _, err := w.c.Send(ctx, good, audit.Receipt{}, req, opts); return err },
+		"a permit for another":    func() error { _, err := w.c.Send(ctx, permit(t, other, w.rule), w.receipt(req), req, opts); return err },
+		"a receipt for another":   func() error { _, err := w.c.Send(ctx, good, w.receipt(other), req, opts); return err },
+		"Dial without permit":     func() error { _, err := w.c.Dial(ctx, policy.Permit{}, w.receipt(req), req); return err },
+		"Dial for a mere request": func() error { _, err := w.c.Dial(ctx, good, w.receipt(req), req); return err },
+	} {
+		if err := send(); err == nil {
+			t.Errorf("%s: sent", name)
+		} else if r := reason(t, err); r != "upstream_not_permitted 500" {
+			t.Errorf("%s: %s", name, r)
+		}
+	}
+	if n.count() != 0 || o.conns.Load() != 0 {
+		t.Error("resolved or dialled")
+	}
 }

@@ -402,3 +402,24 @@ func TestErrorsAreFitForALog(t *testing.T) {
 		t.Errorf("%d bytes of detail", n)
 	}
 }
+
+func TestD08AConnectionIsNotUsedForAnotherRule(t *testing.T) {
+	o := listen(t, nil, script(reply("ok"), reply("ok")))
+	w := newWorld(t, nil, nil)
+	res, err := w.sendPlain(o, "GET / HTTP/1.1", nil)
+	w.expect(res, err, "ok")
+	was := w.rule
+	w.rule.addresses = nil
+	_, err = w.sendPlain(o, "GET / HTTP/1.1", nil)
+	wantReason(t, err, "address_denied 403")
+	w.rule.addresses = []string{"127.0.0.1/32"}
+	res, err = w.sendPlain(o, "GET / HTTP/1.1", nil)
+	if res = w.expect(res, err, "ok"); res.Reused {
+		t.Error("used for another rule")
+	}
+	w.rule = was
+	res, err = w.sendPlain(o, "GET / HTTP/1.1", &SendOptions{Principal: "another"})
+	if res = w.expect(res, err, "ok"); res.Reused {
+		t.Error("used for another principal")
+	}
+}
