@@ -178,13 +178,7 @@ type held struct {
 func pod(t *testing.T, flags ...string) *held {
 	t.Helper()
 	p := &held{Pod: netns.NewPod(t), t: t}
-	dir := t.TempDir()
-	p.way = filepath.Join(dir, "passage")
-	for d := dir; len(d) > len(os.TempDir()); d = filepath.Dir(d) {
-		if err := os.Chmod(d, 0o777); err != nil { //nolint:gosec // as the volume is; and what the agents here have in sight
-			t.Fatal(err)
-		}
-	}
+	p.way = filepath.Join(volume(t), "passage")
 	p.flags = append([]string{"--engine-uid", strconv.Itoa(engineUID), "--passage", p.way}, flags...)
 	p.serve()
 	answer(t, p.Namespace, engineUID, "engine", "127.0.0.1:15001", "[::1]:15001")
@@ -193,6 +187,18 @@ func pod(t *testing.T, flags ...string) *held {
 	answer(t, p.Namespace, agentUID, "app", "[::]:8080")
 	answer(t, p.Cluster, 0, "world", "[::]:7000", "[::]:443", "[::]:53")
 	return p
+}
+
+// volume is a directory that every user may write to, as an emptyDir is.
+func volume(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for d := dir; len(d) > len(os.TempDir()); d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o777); err != nil { //nolint:gosec // agents are other users
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // serve starts aegrail-init and waits until it serves.

@@ -43,12 +43,7 @@ func becomeProgram(args []string) {
 
 func TestE03NoUserBecomesTheEngine(t *testing.T) {
 	p := pod(t)
-	dir := t.TempDir()
-	for d := dir; len(d) > len(os.TempDir()); d = filepath.Dir(d) {
-		if err := os.Chmod(d, 0o777); err != nil { //nolint:gosec // for the agents of this test
-			t.Fatal(err)
-		}
-	}
+	dir := volume(t)
 	// A program of the engine's user that makes whoever runs it that user.
 	id, err := os.ReadFile("/usr/bin/id")
 	if err != nil {
@@ -63,10 +58,7 @@ func TestE03NoUserBecomesTheEngine(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			own := t.TempDir()
-			_ = os.Chmod(own, 0o777) //nolint:gosec // likewise
-			_ = os.Chmod(filepath.Dir(own), 0o777)
-			want(t, run1(t, p.Pod, c, "become", strconv.Itoa(engineUID), own, setuid),
+			want(t, run1(t, p.Pod, c, "become", strconv.Itoa(engineUID), volume(t), setuid),
 				"setresuid: EPERM", "setresgid: EPERM", "setfsuid: EPERM", "chown: EPERM", strconv.Itoa(int(c.UID)))
 		})
 	}
