@@ -148,19 +148,9 @@ func triesAsRoot(t *testing.T, a agent) {
 
 // An image may say which user runs it, after the pod has said which user the engine is: whoever has a registry answers when they like.
 func TestE03AnImageThatIsMadeForTheEnginesUserIsHeldAsWell(t *testing.T) {
-	a := injected(t)
-	a.pod = "forged"
+	a := agent{injected(t).namespace, "forged", "agent"}
 	const forged = "docker.io/local/forged:1"
-	apply(t, fmt.Sprintf(`
-apiVersion: v1
-kind: Pod
-metadata: {name: %s, namespace: %s}
-spec:
-  serviceAccountName: bot
-  terminationGracePeriodSeconds: 1
-  containers:
-    - {name: agent, image: %q, args: [wait]}
-`, a.pod, a.namespace, forged))
+	apply(t, a.waiting(forged))
 	engine := a.engineUID(t)
 	bringImage(t, image{tag: forged, entry: []string{"/agent"}, user: engine + ":" + engine})
 	ready(t, a.namespace, a.pod)

@@ -93,18 +93,9 @@ webhooks:
 }
 
 func TestE06WhatALaterInjectorPrependsIsHeldAsWell(t *testing.T) {
-	a := injected(t)
+	a := agent{injected(t).namespace, "meshed", "agent"}
 	laterInjector(t, a.namespace)
-	pod := fmt.Sprintf(`
-apiVersion: v1
-kind: Pod
-metadata: {name: meshed, namespace: %s, annotations: {later.example/inject: "yes"}}
-spec:
-  serviceAccountName: bot
-  terminationGracePeriodSeconds: 1
-  containers:
-    - {name: agent, image: %q, args: [wait]}
-`, a.namespace, agentImage)
+	pod := a.waiting(agentImage, `annotations: {later.example/inject: "yes"}`)
 	const order = "jsonpath={.spec.initContainers[*].name} {.spec.containers[*].name}"
 	await(t, "the API server knows the webhook", func(context.Context) error {
 		out, err := command(pod, "kubectl", "create", "--dry-run=server", "-o", order, "-f", "-")
@@ -114,14 +105,14 @@ spec:
 		return err
 	})
 	apply(t, pod)
-	if out := kubectl(t, "get", "pod", "-n", a.namespace, "meshed", "-o", order); out != "aegrail-init aegrail-engine later-init agent later" {
+	if out := kubectl(t, "get", "pod", "-n", a.namespace, a.pod, "-o", order); out != "aegrail-init aegrail-engine later-init agent later" {
 		t.Errorf("the order is %s", out)
 	}
-	ready(t, a.namespace, "meshed")
-	if out := kubectl(t, "logs", "-n", a.namespace, "meshed", "-c", "later-init"); !strings.Contains(out, `"succeeded":false`) {
+	ready(t, a.namespace, a.pod)
+	if out := kubectl(t, "logs", "-n", a.namespace, a.pod, "-c", "later-init"); !strings.Contains(out, `"succeeded":false`) {
 		t.Errorf("what was put before the engine: %s", out)
 	}
-	later := agent{a.namespace, "meshed", "later"}
+	later := agent{a.namespace, a.pod, "later"}
 	later.mustFail(t, "udp", "1.2.3.4:9999")
 	later.mustFail(t, "read", "/var/run/secrets/aegrail", "/var/log/aegrail/*")
 }

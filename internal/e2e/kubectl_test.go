@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +113,31 @@ type answer struct {
 
 // agent is a pod's container that runs the agent program.
 type agent struct{ namespace, pod, container string }
+
+// waiting is the manifest of an agent's pod that does nothing by itself. more
+// are further fields of its metadata.
+func (a agent) waiting(image string, more ...string) string {
+	metadata := slices.Concat([]string{"name: " + a.pod, "namespace: " + a.namespace}, more)
+	return fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {%s}
+spec:
+  serviceAccountName: bot
+  terminationGracePeriodSeconds: 5
+  containers:
+    - {name: %s, image: %q, args: [wait]}
+`, strings.Join(metadata, ", "), a.container, image)
+}
+
+// waitingPod makes such a pod and waits until it is ready.
+func waitingPod(t *testing.T, namespace, pod string) agent {
+	t.Helper()
+	a := agent{namespace, pod, "agent"}
+	apply(t, a.waiting(agentImage))
+	ready(t, namespace, pod)
+	return a
+}
 
 // exec runs the agent program in the container and decodes what it prints.
 func (a agent) exec(t *testing.T, into any, args ...string) {

@@ -76,6 +76,45 @@ func (l *load) stopped(t *testing.T) string {
 	return l.out
 }
 
+// stopFile ends the load of a pod that is made for nothing else.
+const stopFile = "/tmp/stop"
+
+// postingPod makes a pod whose only process posts to what policy allows until
+// stopFile is there, and waits until it is ready.
+func postingPod(t *testing.T, a agent, image string, args ...string) {
+	t.Helper()
+	apply(t, fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: %s, namespace: %s}
+spec:
+  serviceAccountName: bot
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  containers:
+    - {name: %s, image: %q, args: ["%s"]}
+`, a.pod, a.namespace, a.container, image, strings.Join(args, `", "`)))
+	ready(t, a.namespace, a.pod)
+}
+
+// endPosting ends such a load and with it its pod, and fails the test for each
+// request that failed. Of a process that was started again it sees the last life.
+func (a agent) endPosting(t *testing.T) {
+	t.Helper()
+	if err := a.touch(stopFile); err != nil {
+		t.Fatal(err)
+	}
+	kubectl(t, "wait", "-n", a.namespace, "pod/"+a.pod, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
+	tallied(t, kubectl(t, "logs", "-n", a.namespace, a.pod, "-c", a.container))
+}
+
+// restarts are how often each of a pod's containers was started again, the init containers first.
+func (a agent) restarts(t *testing.T) []string {
+	t.Helper()
+	const counts = "jsonpath={.status.initContainerStatuses[*].restartCount} {.status.containerStatuses[*].restartCount}"
+	return strings.Fields(kubectl(t, "get", "pod", "-n", a.namespace, a.pod, "-o", counts))
+}
+
 // tally is what the agent program says of a load at its end.
 type tally struct {
 	Sent   int            `json:"sent"`

@@ -97,18 +97,11 @@ func brokenPolicy(t *testing.T, good string) string {
 // looseIn is a pod that starts without an engine.
 func looseIn(t *testing.T, namespace string) agent {
 	t.Helper()
-	apply(t, fmt.Sprintf(`
-apiVersion: v1
-kind: Pod
-metadata: {name: loose, namespace: %s}
-spec:
-  serviceAccountName: bot
-  terminationGracePeriodSeconds: 1
-  containers: [{name: agent, image: %q, args: [wait]}]
-`, namespace, agentImage))
-	t.Cleanup(func() { kubectl(t, "delete", "pod", "-n", namespace, "loose") })
-	ready(t, namespace, "loose")
-	return agent{namespace, "loose", "agent"}
+	a := agent{namespace, "loose", "agent"}
+	apply(t, a.waiting(agentImage))
+	t.Cleanup(func() { kubectl(t, "delete", "pod", "-n", namespace, a.pod) })
+	ready(t, namespace, a.pod)
+	return a
 }
 
 // noPanelIsEmpty has promtool evaluate every query of the dashboard over what

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,20 +35,8 @@ func kubelet() (int, error) {
 
 // The load is what the pod was made for here, since `kubectl exec` ends with the kubelet that it goes through.
 func TestKubeletIsKilledAndStartedUnderLoad(t *testing.T) {
-	namespace := injected(t).namespace
-	a := agent{namespace, "steady", "agent"}
-	apply(t, fmt.Sprintf(`
-apiVersion: v1
-kind: Pod
-metadata: {name: %s, namespace: %s}
-spec:
-  serviceAccountName: bot
-  restartPolicy: Never
-  terminationGracePeriodSeconds: 1
-  containers:
-    - {name: agent, image: %q, args: [load, -stop, /tmp/stop, "https://%s/v1/chat/completions"]}
-`, a.pod, a.namespace, agentImage, modelHost))
-	ready(t, a.namespace, a.pod)
+	a := agent{injected(t).namespace, "steady", "agent"}
+	postingPod(t, a, agentImage, "load", "-stop", stopFile, "https://"+modelHost+"/v1/chat/completions")
 	moreArrive(t, "the load arrives", anything)
 
 	old, err := kubelet()
@@ -70,14 +58,9 @@ spec:
 	moreArrive(t, "the load goes on beside it", anything)
 	records(t, a.log(t)) // kubelet removes it when the pod has ended
 
-	if err := a.touch("/tmp/stop"); err != nil {
-		t.Fatal(err)
-	}
-	kubectl(t, "wait", "-n", a.namespace, "pod/"+a.pod, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
-	tallied(t, kubectl(t, "logs", "-n", a.namespace, a.pod, "-c", a.container))
-	const counts = "{.status.initContainerStatuses[*].restartCount} {.status.containerStatuses[*].restartCount}"
-	if got := kubectl(t, "get", "pod", "-n", a.namespace, a.pod, "-o", "jsonpath="+counts); strings.Trim(got, "0 ") != "" {
-		t.Errorf("its containers were started again: %s", got)
+	a.endPosting(t)
+	if got := a.restarts(t); !slices.Equal(got, []string{"0", "0", "0"}) {
+		t.Errorf("its containers were started again %s times", got)
 	}
 	kubectl(t, "delete", "pod", "-n", a.namespace, a.pod)
 }

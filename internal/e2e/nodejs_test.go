@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -50,18 +51,7 @@ type nodeLoad struct {
 func nodeLoadIn(t *testing.T, namespace string) nodeLoad {
 	t.Helper()
 	n := nodeLoad{agent: agent{namespace, "node", "agent"}}
-	apply(t, fmt.Sprintf(`
-apiVersion: v1
-kind: Pod
-metadata: {name: %s, namespace: %s}
-spec:
-  serviceAccountName: bot
-  restartPolicy: Never
-  terminationGracePeriodSeconds: 1
-  containers:
-    - {name: agent, image: %q, args: ["https://%s/v1/chat/completions", /tmp/stop]}
-`, n.pod, namespace, nodeImage, modelHost))
-	ready(t, namespace, n.pod)
+	postingPod(t, n.agent, nodeImage, "https://"+modelHost+"/v1/chat/completions", stopFile)
 	n.address = strings.TrimSpace(kubectl(t, "get", "pod", "-n", namespace, n.pod, "-o", "jsonpath={.status.podIP}"))
 	n.goesOn(t)
 	return n
@@ -76,15 +66,11 @@ func (n nodeLoad) goesOn(t *testing.T) {
 	})
 }
 
-// end stops the load and fails the test if a single request failed, or if Node was started again meanwhile.
+// end stops the load and fails the test if a single request failed, or if Node or its engine was started again meanwhile.
 func (n nodeLoad) end(t *testing.T) {
 	t.Helper()
-	if err := n.touch("/tmp/stop"); err != nil {
-		t.Fatal(err)
-	}
-	kubectl(t, "wait", "-n", n.namespace, "pod/"+n.pod, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
-	tallied(t, kubectl(t, "logs", "-n", n.namespace, n.pod, "-c", n.container))
-	if got := kubectl(t, "get", "pod", "-n", n.namespace, n.pod, "-o", "jsonpath={.status.containerStatuses[*].restartCount}"); got != "0" {
-		t.Errorf("Node was started %s times more", got)
+	n.endPosting(t)
+	if got := n.restarts(t); !slices.Equal(got, []string{"0", "0", "0"}) {
+		t.Errorf("its containers were started again %s times", got)
 	}
 }

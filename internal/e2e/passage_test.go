@@ -34,19 +34,7 @@ func marker(engine string) (int, error) {
 }
 
 func TestE02AnAgentWritesToThePodsFilesOfNamesInVain(t *testing.T) {
-	a := injected(t)
-	a.pod = "misleading"
-	apply(t, fmt.Sprintf(`
-apiVersion: v1
-kind: Pod
-metadata: {name: %s, namespace: %s}
-spec:
-  serviceAccountName: bot
-  terminationGracePeriodSeconds: 1
-  containers:
-    - {name: agent, image: %q, args: [wait]}
-`, a.pod, a.namespace, agentImage))
-	ready(t, a.namespace, a.pod)
+	a := waitingPod(t, injected(t).namespace, "misleading")
 	const planted = "192.0.2.66"
 	if out, err := shellLine(a, "echo nameserver "+planted+" > /etc/resolv.conf; echo "+planted+" "+modelHost+" >> /etc/hosts; cat /etc/resolv.conf /etc/hosts"); err != nil || strings.Count(out, planted) != 2 {
 		t.Fatalf("the agent cannot write what this test is about: %v: %s", err, out)
@@ -77,19 +65,7 @@ spec:
 }
 
 func TestAegrailInitIsKilledAndThePodStaysHeld(t *testing.T) {
-	a := injected(t)
-	a.pod = "marked"
-	apply(t, fmt.Sprintf(`
-apiVersion: v1
-kind: Pod
-metadata: {name: %s, namespace: %s}
-spec:
-  serviceAccountName: bot
-  terminationGracePeriodSeconds: 5
-  containers:
-    - {name: agent, image: %q, args: [wait]}
-`, a.pod, a.namespace, agentImage))
-	ready(t, a.namespace, a.pod)
+	a := waitingPod(t, injected(t).namespace, "marked")
 	engine := a.engineUID(t)
 	pid, err := marker(engine)
 	if err != nil {
@@ -123,8 +99,7 @@ spec:
 		return nil
 	})
 	a.mustFail(t, "udp", "1.2.3.4:9999")
-	const counts = `jsonpath={.status.initContainerStatuses[*].restartCount} {.status.containerStatuses[*].restartCount}`
-	if got := kubectl(t, "get", "pod", "-n", a.namespace, a.pod, "-o", counts); got != "1 0 0" {
+	if got := a.restarts(t); !slices.Equal(got, []string{"1", "0", "0"}) {
 		t.Errorf("its containers were started again %s times, want 1 0 0", got)
 	}
 	// The engine brings its last records out when the pod ends, which takes a dial: aegrail-init ends after it.

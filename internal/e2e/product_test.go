@@ -213,22 +213,13 @@ func TestE07WhoOnlyRunsAgentsCannotLiftTheRules(t *testing.T) {
 	}
 	// Who may create pods cannot annotate them out of a labelled namespace either.
 	for _, out := range []string{`labels: {aegrail.io/inject: "false"}`, `annotations: {aegrail.io/inject: "false"}`, `labels: {aegrail.io/injected: "true"}`} {
-		yaml := fmt.Sprintf(`
-apiVersion: v1
-kind: Pod
-metadata: {name: out, namespace: support, %s}
-spec:
-  serviceAccountName: bot
-  terminationGracePeriodSeconds: 1
-  containers:
-    - {name: agent, image: "docker.io/local/agent:1", args: [wait]}
-`, out)
-		if _, err := command(yaml, "kubectl", "apply", "-f", "-"); err != nil {
+		annotated := agent{a.namespace, "out", "agent"}
+		if _, err := command(annotated.waiting(agentImage, out), "kubectl", "apply", "-f", "-"); err != nil {
 			t.Logf("%s: %v", out, err)
 			continue
 		}
-		ready(t, "support", "out")
-		agent{"support", "out", "agent"}.mustFail(t, "udp", "1.2.3.4:9999")
-		kubectl(t, "delete", "pod", "-n", "support", "out")
+		ready(t, annotated.namespace, annotated.pod)
+		annotated.mustFail(t, "udp", "1.2.3.4:9999")
+		kubectl(t, "delete", "pod", "-n", annotated.namespace, annotated.pod)
 	}
 }

@@ -98,18 +98,18 @@ spec:
   restartPolicy: OnFailure
   terminationGracePeriodSeconds: 1
   containers:
-    - {name: posts, image: %q, args: [load, -workers, "2", -stop, /tmp/stop, "https://%s/v1/chat/completions"]}
+    - {name: posts, image: %q, args: [load, -workers, "2", -stop, %[4]s, "https://%[3]s/v1/chat/completions"]}
     - name: tries
       image: %[2]q
       command: [sh, -c]
       args:
         - |
-          until [ -e /tmp/stop ]; do
+          until [ -e %[4]s ]; do
             /agent dial tcp 1.2.3.4:80 'GET /around HTTP/1.1\r\nHost: files.other.example\r\n\r\n'
             /agent udp 1.2.3.4:9999
             sleep 0.2 # who is refused too often is refused for a while, as a whole pod
           done
-`, namespace, agentImage, modelHost))
+`, namespace, agentImage, modelHost, stopFile))
 	ready(t, namespace, "restless")
 	return posts, tries
 }
@@ -166,13 +166,10 @@ func TestInjectedPodsComeBackHeldWhenTheirNodeIsStartedAgain(t *testing.T) {
 		}
 	}
 
-	for _, c := range []agent{tries, posts} {
-		if err := c.touch("/tmp/stop"); err != nil {
-			t.Fatal(err)
-		}
+	if err := tries.touch(stopFile); err != nil {
+		t.Fatal(err)
 	}
-	kubectl(t, "wait", "-n", posts.namespace, "pod/"+posts.pod, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
-	tallied(t, kubectl(t, "logs", "-n", posts.namespace, posts.pod, "-c", posts.container)) // of its second life
+	posts.endPosting(t) // of its second life
 	if t.Failed() {
 		t.Log(kubectl(t, "logs", "-n", tries.namespace, tries.pod, "-c", tries.container, "--tail=5"))
 	}

@@ -66,23 +66,14 @@ func TestK02TheRootsKeyIsChangedUnderLoadWithAgentsThatStartedBefore(t *testing.
 	const name, root1, root2 = "rotated", "aegrail-engine root 1", "aegrail-engine root 2"
 	labelled(t, name)
 	botIn(t, name)
-	before, after := agent{name, "bot", "agent"}, agent{name, "later", "agent"}
+	before := agent{name, "bot", "agent"}
 	mustBundle(t, name, "1", root1)
 	node := nodeLoadIn(t, name)
 	l := loadFrom(t, before)
 
 	kubectl(t, "annotate", "namespace", name, "aegrail.io/rotate-root=1")
 	mustBundle(t, name, "2", root1, root2)
-	apply(t, `
-apiVersion: v1
-kind: Pod
-metadata: {name: later, namespace: rotated}
-spec:
-  serviceAccountName: bot
-  terminationGracePeriodSeconds: 5
-  containers: [{name: agent, image: "docker.io/local/agent:1", args: [wait]}]
-`)
-	ready(t, name, after.pod)
+	after := waitingPod(t, name, "later")
 	served(t, after)
 	if got := after.root(t); got != root2 {
 		t.Errorf("the pod that started after the change is shown a chain to %q", got)
