@@ -10,7 +10,6 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -424,24 +423,15 @@ func gatewayKilled(t *testing.T, a agent) {
 // killProgram ends the process with an entry in its environment that runs a program.
 func killProgram(t *testing.T, entry, program string) {
 	t.Helper()
-	found, err := filepath.Glob("/proc/[0-9]*")
+	found, err := processes("has "+entry+" and runs "+program, func(p process) bool { return p.has(entry) && p.args()[0] == program })
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range found {
-		environment, errEnv := os.ReadFile(filepath.Join(dir, "environ"))
-		line, errLine := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if errEnv != nil || errLine != nil || !slices.Contains(strings.Split(string(environment), "\x00"), entry) || !strings.HasPrefix(string(line), program+"\x00") {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err == nil {
-			err = syscall.Kill(pid, syscall.SIGKILL)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return
+	pid, err := found[0].number()
+	if err == nil {
+		err = syscall.Kill(pid, syscall.SIGKILL)
 	}
-	t.Fatalf("no process has %s and runs %s", entry, program)
+	if err != nil {
+		t.Fatal(err)
+	}
 }

@@ -1,36 +1,25 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 )
 
 // kubelet is the number of this cluster's kubelet's process.
 func kubelet() (int, error) {
-	all, err := filepath.Glob("/proc/[0-9]*")
+	config := "--config=" + filepath.Join(suite.dir, "kubelet.yaml")
+	found, err := processes("is this cluster's kubelet", func(p process) bool {
+		args := p.args()
+		return filepath.Base(args[0]) == "kubelet" && len(args) > 1 && args[1] == config
+	})
 	if err != nil {
 		return 0, err
 	}
-	config := "--config=" + filepath.Join(suite.dir, "kubelet.yaml")
-	for _, p := range all {
-		line, err := os.ReadFile(filepath.Join(p, "cmdline"))
-		if err != nil {
-			continue // it has ended
-		}
-		args := strings.Split(string(bytes.TrimRight(line, "\x00")), "\x00")
-		if filepath.Base(args[0]) == "kubelet" && len(args) > 1 && args[1] == config {
-			return strconv.Atoi(filepath.Base(p))
-		}
-	}
-	return 0, errors.New("no kubelet runs")
+	return found[0].number()
 }
 
 // The load is what the pod was made for here, since `kubectl exec` ends with the kubelet that it goes through.

@@ -1,14 +1,11 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,21 +13,25 @@ import (
 
 // marker is the number of the process of aegrail-init that marks for a user.
 func marker(engine string) (int, error) {
-	all, err := filepath.Glob("/proc/[0-9]*")
+	found, err := processes("is an aegrail-init that marks for user "+engine, func(p process) bool {
+		args := p.args()
+		return len(args) > 2 && args[0] == "/aegrail-init" && args[1] == "serve" && slices.Contains(args, "--engine-uid="+engine)
+	})
 	if err != nil {
 		return 0, err
 	}
-	for _, p := range all {
-		line, err := os.ReadFile(filepath.Join(p, "cmdline"))
-		if err != nil {
-			continue // it has ended
-		}
-		args := strings.Split(string(bytes.TrimRight(line, "\x00")), "\x00")
-		if len(args) > 2 && args[0] == "/aegrail-init" && args[1] == "serve" && slices.Contains(args, "--engine-uid="+engine) {
-			return strconv.Atoi(filepath.Base(p))
-		}
+	return found[0].number()
+}
+
+// engines are the processes of the user that a pod's engine runs as.
+func (a agent) engines(t *testing.T) []process {
+	t.Helper()
+	uid := a.engineUID(t)
+	found, err := processes("is of the engine's user, "+uid, func(p process) bool { return p.of(uid) })
+	if err != nil {
+		t.Fatal(err)
 	}
-	return 0, fmt.Errorf("no aegrail-init marks for user %s", engine)
+	return found
 }
 
 func TestE02AnAgentWritesToThePodsFilesOfNamesInVain(t *testing.T) {
@@ -39,24 +40,12 @@ func TestE02AnAgentWritesToThePodsFilesOfNamesInVain(t *testing.T) {
 	if out, err := shellLine(a, "echo nameserver "+planted+" > /etc/resolv.conf; echo "+planted+" "+modelHost+" >> /etc/hosts; cat /etc/resolv.conf /etc/hosts"); err != nil || strings.Count(out, planted) != 2 {
 		t.Fatalf("the agent cannot write what this test is about: %v: %s", err, out)
 	}
-	all, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	engine, found := a.engineUID(t), false
-	for _, p := range all {
-		if status, err := os.ReadFile(filepath.Join(p, "status")); err != nil || !strings.Contains(string(status), "\nUid:\t"+engine+"\t") {
-			continue
-		}
-		found = true
+	for _, p := range a.engines(t) {
 		for _, file := range []string{"/etc/resolv.conf", "/etc/hosts"} {
-			if text, err := os.ReadFile(filepath.Join(p, "root", file)); err != nil || len(text) == 0 || strings.Contains(string(text), planted) {
-				t.Errorf("the engine's %s: %v: %s", file, err, text)
+			if text := p.read("root" + file); text == "" || strings.Contains(text, planted) {
+				t.Errorf("the engine's %s: %q", file, text)
 			}
 		}
-	}
-	if !found {
-		t.Errorf("no process is of the engine's user, %s", engine)
 	}
 	if got := a.send(t, "POST", "https://"+modelHost+"/v1/chat/completions", "misled"); got.Status != 200 {
 		t.Errorf("%+v", got)
