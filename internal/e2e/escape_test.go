@@ -132,7 +132,7 @@ func triesAsRoot(t *testing.T, a agent) {
 	for _, attempt := range []string{"flush", "flush-in-user-namespace", "trace"} {
 		a.mustFail(t, attempt)
 	}
-	a.mustFail(t, "mark", "1.2.3.4:9999")
+	a.mustFail(t, "mark", "1.2.3.4:9999", a.mark(t))
 	a.mustFail(t, "write", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/conf/all/route_localnet")
 	for _, command := range []string{
 		"ip link set eth0 down", "ip route del default", "ip addr add 10.9.9.9/32 dev lo", "iptables -F", "ip link add x type dummy",
@@ -157,9 +157,10 @@ func TestE03AnImageThatIsMadeForTheEnginesUserIsHeldAsWell(t *testing.T) {
 	if id := strings.TrimSpace(a.shell(t, "/bin/busybox", "id", "-u")); id != engine {
 		t.Fatalf("the agent is user %s, and this test is about the engine's, %s", id, engine)
 	}
+	mark := a.mark(t)
 	for _, address := range []string{"1.2.3.4:443", "1.2.3.4:9999", "[2606:e2e::4]:443"} {
 		a.mustFail(t, "udp", address)
-		a.mustFail(t, "mark", address)
+		a.mustFail(t, "mark", address, mark)
 	}
 	a.mustFail(t, "ping", "1.2.3.4")
 	a.mustFail(t, "lookup", "c2VjcmV0.e03.example", "udp", clusterDNS)

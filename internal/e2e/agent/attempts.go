@@ -145,12 +145,14 @@ func become(args []string) outcome {
 	return got
 }
 
-// mark ADDRESS: dials by a socket that is marked as the engine's are.
+// mark ADDRESS MARK: dials by a socket that is marked as the engine's are.
 func mark(args []string) outcome {
-	const enginesMark = 0x306e
-	var err error
+	mark, err := strconv.ParseInt(args[1], 0, 32)
+	if err != nil {
+		panic(err) // nothing was attempted
+	}
 	d := net.Dialer{Timeout: patience, Control: func(_, _ string, c syscall.RawConn) error {
-		return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, enginesMark) }), err)
+		return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark)) }), err)
 	}}
 	c, err := d.Dial("tcp", args[0])
 	if err != nil {
