@@ -33,7 +33,7 @@ func caInitCommand(w *world) *cobra.Command {
 			"are for `serve --ca-dir DIR`. With --permit what signs is an intermediate that can only ever\n" +
 			"be valid for those hosts, and the root's key is thrown away.",
 		Example: "  aegrail-engine ca init --dir ca\n  aegrail-engine ca init --dir ca --permit '*.openai.com' --permit pypi.pkg.example",
-		Args:    takes(cobra.NoArgs),
+		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if dir == "" {
 				return usagef(c, "--dir is missing")
@@ -165,7 +165,7 @@ func caBundleCommand(w *world) *cobra.Command {
 		Long: "Print the system's roots and those in FILE as one trust bundle: PEM, or with --pkcs12 a Java\n" +
 			"trust store with the password " + storePassword + ".",
 		Example: "  aegrail-engine ca bundle --ca ca/ca.crt > bundle.pem\n  aegrail-engine ca bundle --ca ca/ca.crt --pkcs12 > trust.p12",
-		Args:    takes(cobra.NoArgs),
+		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if ca == "" {
 				return usagef(c, "--ca is missing: the authority's ca.crt")

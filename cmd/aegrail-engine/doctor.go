@@ -39,7 +39,7 @@ func doctorCommand(w *world) *cobra.Command {
 		Example: "  aegrail-engine doctor\n" +
 			"  aegrail-engine exec --policy policy.yaml -- aegrail-engine doctor --policy policy.yaml\n" +
 			"  kubectl debug POD --image IMAGE --target AGENT --profile restricted -- /aegrail-engine doctor --pid 1",
-		Args: takes(cobra.NoArgs),
+		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return examine(c.Context(), o, c.Flags().Changed, w.stdout)
 		},

@@ -64,7 +64,7 @@ func execCommand(w *world) *cobra.Command {
 	}
 	f := c.Flags()
 	f.SetInterspersed(false) // what follows COMMAND is COMMAND's
-	f.StringVar(&o.policy, "policy", "", "policy `FILE`")
+	f.Var(&onePolicy{&o.policy}, "policy", "policy `FILE`")
 	f.StringVar(&o.auditFile, "audit-file", defaultExecLog, "write the audit log to `FILE`")
 	f.BoolVar(&o.observe, "observe", false, "let pass what the policy denies, and say that it would have been denied")
 	f.StringVar(&o.upstreamRoots, "upstream-roots", "", "roots to trust besides the system's, in `FILE` (PEM)")

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -54,7 +55,7 @@ type serveOptions struct {
 }
 
 func (o *serveOptions) define(f *pflag.FlagSet) {
-	f.StringVar(&o.policy, "policy", "", "policy `FILE`; without it everything is denied")
+	f.Var(&onePolicy{&o.policy}, "policy", "policy `FILE`; without it everything is denied")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8080", "forward proxy on `ADDR`; empty: none")
 	f.StringVar(&o.listenTLS, "listen-tls", "", "the forward proxy over TLS on `ADDR`")
 	f.StringSliceVar(&o.listenTLSNames, "listen-tls-name", nil, "`NAME`s that clients of --listen-tls expect, the first where one names none of them; default its host")
@@ -120,7 +121,24 @@ func (o *serveOptions) readEnv(f *pflag.FlagSet, getenv func(string) string) err
 			o.allowlist = append(o.allowlist, host)
 		}
 	}
+	if err := o.knowEnv(f); err != nil {
+		return err
+	}
 	return flagenv.Read(f, envPrefix, aliases, getenv)
+}
+
+// knowEnv refuses a variable of ours that nobody reads: what its writer meant to
+// limit would not be.
+func (o *serveOptions) knowEnv(f *pflag.FlagSet) error {
+	name := flagenv.Unknown(f, envPrefix, aliases, []string{envPrefix + "ALLOWLIST", envPrefix + "MAX_TOKENS"}, os.Environ())
+	if name == "" {
+		return nil
+	}
+	flag := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, envPrefix), "_", "-"))
+	if near := nearestFlag(f, flag); near != "" {
+		return fmt.Errorf("%s is no variable of serve, did you mean %s?", name, flagenv.Variable(envPrefix, near))
+	}
+	return fmt.Errorf("%s is no variable of serve; each flag has one, as --audit-file has %s; unset it", name, flagenv.Variable(envPrefix, "audit-file"))
 }
 
 // preferFlags resolves what a flag and another flag's variable say about the

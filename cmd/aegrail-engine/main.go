@@ -57,9 +57,7 @@ func rootCommand(w *world) *cobra.Command {
 	}
 	root.SetOut(w.stdout)
 	root.SetErr(w.stderr)
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usagef(c, "%v", err)
-	})
+	root.SetFlagErrorFunc(flagError)
 	group(root, serveCommand(w), execCommand(w), policyCommand(w), auditCommand(w), caCommand(w), doctorCommand(w), versionCommand(w), isolatedCommand())
 	return root
 }
@@ -88,6 +86,14 @@ func group(parent *cobra.Command, children ...*cobra.Command) *cobra.Command {
 		return &exitError{code: exitUsage}
 	}
 	return parent
+}
+
+// noArguments is for a command that takes flags alone. cobra.NoArgs calls an argument an unknown command.
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef(c, "unexpected argument %q: %s takes flags alone", args[0], c.CommandPath())
+	}
+	return nil
 }
 
 // takes wraps a check of the number of arguments, so that it ends with the

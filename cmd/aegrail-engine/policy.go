@@ -81,6 +81,9 @@ func policyExplainCommand(w *world) *cobra.Command {
 			"  aegrail-engine policy explain --policy policy.yaml --agent support/support-bot GET https://pypi.pkg.example/simple/",
 		Args: takes(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
+			if strings.ContainsAny(args[0], ":/") {
+				return usagef(c, "%q is no method: METHOD comes before URL", args[0])
+			}
 			rules, err := mustLoad(c, file)
 			if err != nil {
 				return err
@@ -100,7 +103,7 @@ func policyExplainCommand(w *world) *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&file, "policy", "", "policy `FILE`")
+	f.Var(&onePolicy{&file}, "policy", "policy `FILE`")
 	f.StringVar(&agent, "agent", "", "who asks: `NAMESPACE/SERVICEACCOUNT`, or the name of a laptop's agent (the default)")
 	f.StringArrayVarP(&headers, "header", "H", nil, "a request `HEADER`, as in \"Content-Type: application/json\"")
 	f.StringVar(&body, "body", "", "the request's body, or @`FILE`")
@@ -183,7 +186,7 @@ func policyTestCommand(w *world) *cobra.Command {
 			return runCases(w, rules, file, args)
 		},
 	}
-	c.Flags().StringVar(&file, "policy", "", "policy `FILE`")
+	c.Flags().Var(&onePolicy{&file}, "policy", "policy `FILE`")
 	return c
 }
 

@@ -33,7 +33,7 @@ func policyReplayCommand(w *world) *cobra.Command {
 			return r.print(w.stdout)
 		},
 	}
-	c.Flags().StringVar(&file, "policy", "", "policy `FILE`")
+	c.Flags().Var(&onePolicy{&file}, "policy", "policy `FILE`")
 	return c
 }
 

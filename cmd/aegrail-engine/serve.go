@@ -45,7 +45,7 @@ func serveCommand(w *world) *cobra.Command {
 			"what does not load leaves the last good one in force, and /readyz says so.",
 		Example: "  aegrail-engine ca init --dir ca\n" +
 			"  aegrail-engine serve --policy policy.yaml --ca-dir ca --audit-file audit.log",
-		Args: takes(cobra.NoArgs),
+		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := readSettings(c, o, w.getenv)
 			if err != nil {

@@ -12,7 +12,7 @@ func versionCommand(w *world) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version, the revision and the Go release it was built with",
-		Args:  takes(cobra.NoArgs),
+		Args:  noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			b := readBuild()
 			fmt.Fprintf(w.stdout, "aegrail-engine %s", b.version)
