@@ -46,6 +46,8 @@ func TestPoliciesThatDoNotCompile(t *testing.T) {
 			`policy.yaml:9:43: spec.rules[0].when: is not CEL here: line 1, column 1 of the expression: undeclared reference to 'request' (in container ''); expected a CEL expression over request.method`},
 		{"an expression that does not parse", `
 	- {name: a, hosts: [a.example], when: 'request.method =='}`, `is not CEL here: line 1, column 18 of the expression: Syntax error`},
+		{"an expression that compares with one sign", `
+	- {name: a, hosts: [a.example], when: 'request.method = "GET"'}`, `is not CEL here: line 1, column 16 of the expression: Syntax error: token recognition error at: '= '; equality is ==; expected`},
 		{"an expression that gives a number", `
 	- {name: a, hosts: [a.example], when: 'request.port + 1'}`, `gives int, not true or false`},
 		{"an expression that compares unlike types", `

@@ -73,7 +73,11 @@ func compileCondition(env *cel.Env, text string) (*condition, error) {
 	checked, issues := env.Compile(text)
 	if err := issues.Err(); err != nil {
 		first := issues.Errors()[0]
-		return nil, fmt.Errorf("is not CEL here: line %d, column %d of the expression: %s", first.Location.Line(), first.Location.Column()+1, firstLine(first.Message))
+		said := firstLine(first.Message)
+		if strings.HasPrefix(said, "Syntax error: token recognition error at: '=") {
+			said += "; equality is =="
+		}
+		return nil, fmt.Errorf("is not CEL here: line %d, column %d of the expression: %s", first.Location.Line(), first.Location.Column()+1, said)
 	}
 	if t := checked.OutputType(); !t.IsExactType(cel.BoolType) && !t.IsExactType(cel.DynType) {
 		return nil, fmt.Errorf("gives %s, not true or false", t)

@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -108,8 +109,11 @@ func (d *decoder) pair(k, v *yaml.Node, field string, keys []key, seen map[strin
 		}
 	}
 	fix := ""
-	if word := nearest(k.Value, nameList(keys)); word != "" {
+	switch word := nearest(k.Value, nameList(keys)); {
+	case word != "":
 		fix = fmt.Sprintf("did you mean %q?", word)
+	case field == "" && slices.Contains([]string{"agents", "mode", "allowlist", "rules"}, k.Value):
+		fix = "it belongs below spec, indented"
 	}
 	d.fail(k, field, fmt.Sprintf("has the unknown key %q", shorten(k.Value)), "one of "+names(keys), fix)
 }
@@ -200,7 +204,11 @@ func (d *decoder) number(n *yaml.Node, field string, least, most int64, to *int6
 	}
 	v, err := strconv.ParseInt(n.Value, 10, 64)
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || err != nil || strconv.FormatInt(v, 10) != n.Value || v < least || v > most {
-		d.fail(n, field, "is "+describe(n), expected, "")
+		fix := ""
+		if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" && err == nil {
+			fix = "write it without quotes"
+		}
+		d.fail(n, field, "is "+describe(n), expected, fix)
 		return
 	}
 	*to = v

@@ -82,6 +82,7 @@ func syntaxError(name string, data []byte, err error) *Error {
 		line, _ = strconv.Atoi(m[1]) // at most a few digits, by the expression
 		message = message[len(m[0]):]
 	}
+	line = brokenLine(data, line)
 	var text string
 	if lines := strings.Split(string(data), "\n"); line <= len(lines) {
 		text = lines[line-1]
@@ -93,8 +94,54 @@ func syntaxError(name string, data []byte, err error) *Error {
 	case star >= 0 && !strings.ContainsAny(text[:star], `"'`):
 		e.Column = star + 1
 		e.Fix = `put what begins with * in quotes, as in "*.example.com"`
+	case misplaced(message):
+		e.Fix = "indent it as far as the lines that it belongs with, and write one key a line"
 	}
 	return e
+}
+
+// misplaced reports what the YAML reader says where a line has the wrong indentation.
+func misplaced(message string) bool {
+	for _, said := range []string{"did not find expected '-' indicator", "did not find expected key", "mapping values are not allowed in this context"} {
+		if strings.HasPrefix(message, said) {
+			return true
+		}
+	}
+	return false
+}
+
+// brokenLine is the first line with which data is no YAML any more. The reader
+// says where what it was reading began, which is above a line with the wrong
+// indentation. It is looked for in what a person writes by hand: 32 KiB, and 100
+// lines from the one that the reader names.
+func brokenLine(data []byte, named int) int {
+	const most, look = 32 << 10, 100
+	if len(data) > most {
+		return named
+	}
+	broken, end := named, 0
+	for n, line := range bytes.SplitAfter(data, []byte("\n")) {
+		if end += len(line); n+1 < named {
+			continue
+		}
+		if n+1 > named+look {
+			break
+		}
+		if readable(data[:end]) {
+			broken = n + 2
+		}
+	}
+	return broken
+}
+
+// readable reports that data is YAML.
+func readable(data []byte) bool {
+	for dec := yaml.NewDecoder(bytes.NewReader(data)); ; {
+		var doc yaml.Node
+		if err := dec.Decode(&doc); err != nil {
+			return errors.Is(err, io.EOF)
+		}
+	}
 }
 
 func (d *decoder) policy(n *yaml.Node, p *AgentPolicy) {

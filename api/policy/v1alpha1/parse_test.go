@@ -155,6 +155,7 @@ func TestErrorsOfForm(t *testing.T) {
 		{"yes as a boolean", rule(`hosts: [a], websocket: yes`), `spec.rules[0].websocket: is the plain word yes, which some readers take for true or false; expected true or false`},
 		{"a port beyond", rule(`hosts: [a], ports: [65536]`), `spec.rules[0].ports[0]: is the number 65536; expected a whole number from 1 to 65535`},
 		{"an octal port", rule(`hosts: [a], ports: [0700]`), `expected a whole number from 1 to 65535`},
+		{"a port in quotes", rule(`hosts: [a], ports: ["443"]`), `spec.rules[0].ports[0]: is the text 443; expected a whole number from 1 to 65535; write it without quotes`},
 		{"a port in words", rule(`hosts: [a], ports: [https]`), `spec.rules[0].ports[0]: is the text https`},
 		{"a hexadecimal port", rule(`hosts: [a], ports: [0x1bb]`), `is the number 0x1bb`},
 		{"a rate without a unit", rule(`hosts: [a], limits: {rate: 30}`), `spec.rules[0].limits.rate: is the number 30; expected a rate such as 30/min`},
@@ -185,6 +186,10 @@ func TestErrorsOfHostsMethodsAndPaths(t *testing.T) {
 		{"a space in a host", rule(`hosts: ["a b"]`), `"a b" is no host name`},
 		{"an unquoted star", rule(`hosts: [*.example.com]`), `p.yaml:6:16: is not YAML: did not find expected alphabetic or numeric character; put what begins with * in quotes, as in "*.example.com"`},
 		{"a tab", spec("\trules: []"), `indent with spaces, not tabs`},
+		{"a tab below", rule("hosts: [a]") + "\n    - name: b\n\thosts: [c]\n      methods: [GET]\n", `p.yaml:9:2: is not YAML: found a tab character that violates indentation; indent with spaces, not tabs`},
+		{"a space too few", spec("  rules:\n    - name: a\n     hosts: [b]\n      methods: [GET]\n"), `p.yaml:7:6: is not YAML: did not find expected '-' indicator; indent it as far as the lines that it belongs with`},
+		{"a space too many", spec("  rules:\n    - name: a\n       hosts: [b]\n"), `p.yaml:7:8: is not YAML: mapping values are not allowed in this context; indent it as far`},
+		{"a list that is not closed", spec("  rules:\n    - hosts: [a, b\n      methods: [GET]\n"), `p.yaml:6:`},
 		{"a method in lower case", rule(`hosts: [a], methods: [get]`), `spec.rules[0].methods[0]: is "get"; expected a method in upper case, such as GET; write it as "GET"`},
 		{"every method", rule(`hosts: [a], methods: ["*"]`), `is "*"; expected a method in upper case, such as GET; remove methods to match all of them`},
 		{"CONNECT", rule(`hosts: [a], methods: [CONNECT]`), `is judged by host`},
@@ -230,6 +235,8 @@ func TestErrorsOfFieldsTogether(t *testing.T) {
 
 func TestErrorsOfThePolicyAndTheFile(t *testing.T) {
 	checkFaults(t, []fault{
+		{"no apiVersion", "kind: AgentPolicy\nmetadata: {name: a}\nspec: {rules: []}\n", `p.yaml:1:1: apiVersion: is missing; expected aegrail.io/v1alpha1; write apiVersion: aegrail.io/v1alpha1`},
+		{"rules beside spec", head + "rules: []\n", `p.yaml:4:1: has the unknown key "rules"; expected one of apiVersion, kind, metadata, spec; it belongs below spec, indented`},
 		{"a rule named allowlist", rule(`hosts: [a], name: allowlist`), `that is how the log names spec.allowlist`},
 		{"a name with a slash", rule(`hosts: [a], name: a/b`), `spec.rules[0].name: is "a/b"; expected a name of at most 100 letters`},
 		{"two rules of a name", spec("  rules:\n    - {name: x, hosts: [a]}\n    - {name: x, hosts: [a]}"), `p.yaml:7:14: spec.rules[1].name: "x" is the name of an earlier rule (line 6)`},

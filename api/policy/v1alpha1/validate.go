@@ -61,11 +61,14 @@ func (v *validator) fail(field, problem, expected, fix string) {
 
 func (v *validator) policy() {
 	p := v.p
-	if p.APIVersion != APIVersion {
-		v.fail("apiVersion", "is "+strconv.Quote(p.APIVersion), APIVersion, "")
-	}
-	if p.Kind != Kind {
-		v.fail("kind", "is "+strconv.Quote(p.Kind), Kind, "")
+	for _, must := range []struct{ field, is, want string }{{"apiVersion", p.APIVersion, APIVersion}, {"kind", p.Kind, Kind}} {
+		switch must.is {
+		case must.want:
+		case "":
+			v.fail(must.field, "is missing", must.want, "write "+must.field+": "+must.want)
+		default:
+			v.fail(must.field, "is "+strconv.Quote(must.is), must.want, "")
+		}
 	}
 	v.name("metadata.name", p.Metadata.Name)
 	oneOf(v, "spec.mode", p.Spec.Mode, "", Enforce, Observe)
