@@ -142,7 +142,7 @@
 //	seq              the record's number: 1 in the first record of a log, then one more in each,
 //	                 across restarts and files. Records of the library have none, and count
 //	sni              the server name, where it says something that host does not
-//	status_code      of the answer to the client
+//	status_code      of the answer to the client; 499: it had left before there was one
 //	tls              version on the client's side
 //	torn             object: bytes, file, sha256 of an end that was cut off (engine_start, or a
 //	                 heartbeat with reason audit_recovered)

@@ -228,8 +228,8 @@ func TestReloadJudgesOpenConnections(t *testing.T) {
 					t.Errorf("the upload whose rule is gone: %d %s", resp.StatusCode, resp.Header.Get("X-Aegrail-Reason"))
 				}
 			}
-			e.WantRecord(t, enginetest.Fields{"event": "egress_error", "phase": "complete", "path": "/events", "reason": "policy_changed", "truncated": "true"})
-			e.WantRecord(t, enginetest.Fields{"event": "egress_error", "phase": "complete", "path": "/upload", "reason": "policy_changed", "request_bytes": 4})
+			e.WantRecord(t, enginetest.Fields{"event": "egress_error", "phase": "complete", "path": "/events", "reason": "policy_changed", "status_code": 200, "truncated": "true"})
+			e.WantRecord(t, enginetest.Fields{"event": "egress_error", "phase": "complete", "path": "/upload", "reason": "policy_changed", "status_code": 403, "request_bytes": 4})
 			refused(t, "what was allowed before", e.Do(t, client, "GET", "allowed.test", "/path", ""), 403, "path_not_allowed")
 			if r := e.Do(t, client, "GET", "allowed.test", "/short", ""); r.Status != 200 {
 				t.Errorf("what still is: %d %s", r.Status, r.Reason())

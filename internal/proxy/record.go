@@ -96,7 +96,11 @@ func (x *exchange) recordDenial(why *refusal) *refusal {
 // recordFailure is the end of a request that was allowed and then failed.
 func (x *exchange) recordFailure(why *refusal) *refusal {
 	x.fillEnd()
+	answered := x.rec.StatusCode
 	x.refused(why)
+	if x.client.began() { // the agent has the origin's status, and gets no other
+		x.rec.StatusCode = answered
+	}
 	// The digests are of what came: a part, if the agent or the origin left, or
 	// if one of them was told to.
 	x.rec.Truncated = x.rec.Truncated || x.client.began() || !x.body.done() || x.respHash.Bytes() > 0
