@@ -134,12 +134,19 @@ func (f *follower) joins(l *line) error {
 	return nil
 }
 
-// checkpoint checks what l says of the records before it.
+// checkpoint checks what l says of the records before it, and that it says
+// nothing else: until the next checkpoint no signature is over l itself, and it
+// is taken for what the engine wrote all the same.
 func (f *follower) checkpoint(l *line) error {
 	c, signed, err := checkpoint.Open([]byte(stringOf(l.checkpoint)), f.keys)
+	reason := stringOf(l.reason)
 	switch {
 	case err != nil:
 		return fmt.Errorf("payload.checkpoint: %w", err)
+	case string(l.event) != EngineHeartbeat.String(), reason != reasonCheckpoint && reason != reasonSegment, l.more:
+		return errors.New("payload.checkpoint stands in a record that says more than a checkpoint does: the record was changed")
+	case c.Session != string(l.session):
+		return fmt.Errorf("payload.checkpoint is of session %s in a record of another: the record was changed", c.Session)
 	case c.Size != f.seq:
 		return fmt.Errorf("payload.checkpoint is of %d records behind %d", c.Size, f.seq)
 	case c.Root != f.tree.Root():

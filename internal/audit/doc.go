@@ -168,10 +168,15 @@
 // The event_hashes of a log, as 32 bytes each, are the leaves of a Merkle tree
 // (RFC 6962 section 2.1); the record with seq N is leaf N-1. An engine_heartbeat
 // with reason checkpoint has in payload.checkpoint a signed note over the tree
-// of all records before it, so its size is its seq less one. Package checkpoint
-// has the note's format. One is written behind engine_start, every ten seconds
-// also while nothing else happens, at the start of a segment and behind
-// engine_shutdown. It is synced with all it covers before it is given to anybody.
+// of all records before it, so its size is its seq less one, and the session in
+// it is its session_id. Package checkpoint has the note's format. The record has
+// no other payload than checkpoint, reason, seq, clock_jump_ms, and at the start
+// of a segment frontier and segment: until the next note it is signed by none, and
+// readers take it for what the engine wrote. One is written behind engine_start,
+// every ten seconds also while nothing else happens
+// (--audit-checkpoint-interval), at the start of a segment, when the log takes
+// records again, and behind engine_shutdown. It is synced with all it covers
+// before it is given to anybody.
 //
 // A reader without the verifier key, or who has it from where the log came from,
 // learns that the log is consistent: whoever could rewrite it could sign it

@@ -31,6 +31,7 @@ type line struct {
 
 	seq, phase, id, clockJump             []byte // members of the payload, JSON values; nil where absent
 	reason, checkpoint, frontier, segment []byte // … of the log's own records; nil without seq
+	more                                  bool   // the payload has members that no checkpoint has
 }
 
 // parse takes b, a line without its newline, apart. The views in l alias b.
@@ -253,9 +254,9 @@ func (l *line) note(key, value []byte) {
 	case "seq":
 		l.seq = value
 	case "phase":
-		l.phase = value
+		l.phase, l.more = value, true
 	case "id":
-		l.id = value
+		l.id, l.more = value, true
 	case "reason":
 		l.reason = value
 	case "clock_jump_ms":
@@ -266,6 +267,8 @@ func (l *line) note(key, value []byte) {
 		l.frontier = value
 	case "segment":
 		l.segment = value
+	default:
+		l.more = true
 	}
 }
 

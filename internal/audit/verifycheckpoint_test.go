@@ -302,7 +302,7 @@ func TestSegmentsVerifyFromAnyOnCompressedOrNot(t *testing.T) {
 	}
 	first := lines(t, all[2])[0]
 	first = regexp.MustCompile(`"frontier":\[[^]]*\]`).ReplaceAllLiteralString(first, `"frontier":`+hexes(tree.Hashes(nil)))
-	first = rehash(t, withNote(t, first, thief, checkpoint.Checkpoint{Size: mid - 1, Root: tree.Root(), Session: "sess_1", Time: time.UnixMilli(1)}))
+	first = rehash(t, withNote(t, first, thief, checkpoint.Checkpoint{Size: mid - 1, Root: tree.Root(), Session: entries(t, all[2])[0].Session, Time: time.UnixMilli(1)}))
 	forged := write(t, logFile(t), []byte(first+"\n"))
 	verified(t, forged)
 	_, err = w.against(nil, trusted(t, w.s), forged)

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -54,5 +55,40 @@ func TestWhatAnEngineOnlyFoundIsNotPassedOffAsWhatItWrote(t *testing.T) {
 	all := files(t, file)
 	if got := said(all...) + said(all[len(all)-1]); len(all) < 2 || strings.Contains(got, "as they were found") {
 		t.Errorf("of %d segments: %s", len(all), got)
+	}
+}
+
+// TestTheLastCheckpointSaysNothingElse has somebody change the record of the last
+// checkpoint, which no signature is over until the next engine starts, and leave
+// its note as it is: the one record behind what is signed that no report names.
+func TestTheLastCheckpointSaysNothingElse(t *testing.T) {
+	w := witnessLog(t, 4, Config{})
+	all := lines(t, w.file)
+	last := len(all)
+	const heartbeat, reason = `"event":"engine_heartbeat"`, `"reason":"checkpoint"`
+	for name, c := range map[string][2]string{
+		"a request":               {heartbeat, `"event":"egress_allowed"`},
+		"the end of a request":    {reason, `"phase":"complete",` + reason},
+		"an end that names one":   {`,"reason":`, `,"id":"0000000000000001","reason":`},
+		"lost completions":        {reason, `"reason":"audit_recovered"`},
+		"text for people":         {`,"reason":`, `,"detail":"all is well","reason":`},
+		"another session":         {`"session_id":"sess_`, `"session_id":"sess_1`},
+		"a note that is no text":  {`"checkpoint":"`, `"checkpoint":1,"checkpoint_was":"`},
+		"no reason to be a note":  {`,` + reason, ``},
+		"a note in another place": {reason, `"reason":"retention"`},
+	} {
+		b := rehash(t, strings.ReplaceAll(all[last-1], c[0], c[1]))
+		if b == all[last-1] {
+			t.Fatalf("%s: nothing was changed", name)
+		}
+		file := write(t, logFile(t), []byte(strings.Join(append(all[:last-1:last-1], b), "\n")+"\n"))
+		rep, err := Verify([]string{file}, VerifyOptions{Keys: trusted(t, w.s)})
+		var d *Damage
+		if !errors.As(err, &d) || d.Line != int64(last) || !strings.Contains(d.What, "payload.checkpoint") {
+			t.Errorf("%s: %+v, %v", name, rep, err)
+		}
+		if _, err := Open(Config{File: file, Key: key(w.s)}); err == nil {
+			t.Errorf("%s: an engine goes on from it", name)
+		}
 	}
 }
