@@ -61,6 +61,7 @@ type Limits struct {
 	Handshake               time.Duration // CONNECT answered to TLS ready; 15 s
 	Head                    time.Duration // first byte of a head to its last, and before that connected to first byte; 10 s
 	HeadBytes               int64         // pages of heads of more than 4 KiB, of all clients at once; a quarter of the memory limit, 128 MiB where there is none
+	WindowBytes             int64         // what HTTP/2 clients may send ahead of what is read, beyond 80 KiB a connection, all at once; as HeadBytes
 	Idle                    time.Duration // between two requests; 2 min
 	Settle                  time.Duration // … after which a connection gives back what it need not hold; 1 s
 	Lull                    time.Duration // … once Shutdown has begun; 2 s
@@ -107,15 +108,24 @@ func (l Limits) withDefaults() Limits {
 		l.JudgedBytes = 64 << 20
 	}
 	if l.HeadBytes <= 0 {
-		l.HeadBytes = 128 << 20
-		if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // which reads it
-			l.HeadBytes = limit / 4
-		}
+		l.HeadBytes = quarter()
+	}
+	if l.WindowBytes <= 0 {
+		l.WindowBytes = quarter()
 	}
 	if l.FrameBytes <= 0 {
 		l.FrameBytes = 16 << 20
 	}
 	return l
+}
+
+// quarter is that of the memory limit, and 128 MiB where there is none.
+func quarter() int64 {
+	limit := debug.SetMemoryLimit(-1) // which reads it
+	if limit == math.MaxInt64 {
+		return 128 << 20
+	}
+	return limit / 4
 }
 
 // check refuses a Config that could not keep its promises.

@@ -43,6 +43,7 @@ type conn struct {
 	cutShort         bool        // an answer was broken off
 	handedOver       atomic.Bool // HTTP/2 owns the connection and forgets it
 	watch            *h2watch    // of HTTP/2; set before its first stream
+	window           int64       // … what it has of Server.windows
 
 	open interface{ Dec() } // the gauge that counts this connection; nil until its kind is known
 
@@ -328,7 +329,7 @@ func (c *conn) serveTLS(tc *tls.Conn) {
 	if c.alpn == "h2" {
 		c.endTurn()
 		c.handedOver.Store(true)
-		if !c.s.h2conn.give(tc) {
+		if !c.handOver(tc) {
 			c.handedOver.Store(false)
 		}
 		return

@@ -82,15 +82,15 @@ func h2code(code uint32) string {
 	}
 }
 
-// watchHTTP2 makes the standard library's server write through an h2watch. The
+// watchHTTP2 makes side, the standard library's server, write through an h2watch. The
 // server takes no wrapped TLS connection but by one entry, which expects that the
 // client's preface was read.
-func (s *Server) watchHTTP2() error {
-	serve := s.h2.TLSNextProto[canon.AfterPreface]
+func (s *Server) watchHTTP2(side *http.Server) error {
+	serve := side.TLSNextProto[canon.AfterPreface]
 	if serve == nil {
 		return errors.New("net/http has no entry for a connection whose preface was read")
 	}
-	s.h2.TLSNextProto["h2"] = func(hs *http.Server, tc *tls.Conn, h http.Handler) {
+	side.TLSNextProto["h2"] = func(hs *http.Server, tc *tls.Conn, h http.Handler) {
 		w := &h2watch{Conn: tc, owner: ownerOf(tc), need: frameHead, closed: make(chan struct{})}
 		if w.owner == nil || !w.readPreface() {
 			_ = tc.Close()

@@ -3,6 +3,8 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -11,14 +13,30 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/arpitcoder/aegrail-engine/internal/canon"
 	"github.com/arpitcoder/aegrail-engine/internal/http1"
 	"github.com/arpitcoder/aegrail-engine/internal/upstream"
 )
 
+// What an HTTP/2 client may send before anybody wants it is held by the engine:
+// a frame of the largest size as soon as its head is there, and a connection's
+// window of bodies. So a connection has wide windows while there is room for them
+// (Server.windows), and beyond that narrow ones, which are slower for a large body
+// over a long way and for nothing else. A connection's window is four streams'.
+type windows struct{ connection, stream, frame int }
+
+var (
+	wideWindows   = windows{connection: 1 << 20, stream: 256 << 10, frame: 256 << 10} // a frame that we call allowed must fit the stream's window
+	narrowWindows = windows{connection: 64 << 10, stream: 16 << 10, frame: 16 << 10}  // the least that RFC 9113 allows
+)
+
+// most is what a connection may hold by them.
+func (w windows) most() int64 { return int64(w.connection + w.frame) }
+
 // http2Server is the standard library's server for connections whose handshake
 // is done. It gets the *tls.Conn itself: behind a wrapper it would speak
 // HTTP/1, with a parser that is not ours (but see h2watch).
-func (s *Server) http2Server() *http.Server {
+func (s *Server) http2Server(w windows) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP2(true)
 	return &http.Server{
@@ -29,9 +47,9 @@ func (s *Server) http2Server() *http.Server {
 		ErrorLog:       slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          s.limits.Streams,
-			MaxReceiveBufferPerConnection: 1 << 20,
-			MaxReceiveBufferPerStream:     256 << 10,
-			MaxReadFrameSize:              256 << 10, // a frame that we call allowed must fit the stream's window
+			MaxReceiveBufferPerConnection: w.connection,
+			MaxReceiveBufferPerStream:     w.stream,
+			MaxReadFrameSize:              w.frame,
 			SendPingTimeout:               s.limits.Idle,
 			WriteByteTimeout:              s.limits.WriteStall,
 		},
@@ -44,6 +62,62 @@ func (s *Server) http2Server() *http.Server {
 			}
 		},
 	}
+}
+
+// h2side is a server for HTTP/2 and the way to it.
+type h2side struct {
+	*http.Server
+	in *handover
+}
+
+// newH2Side makes a server of which nothing runs yet.
+func (s *Server) newH2Side(w windows) (*h2side, error) {
+	side := &h2side{s.http2Server(w), newHandover()}
+	err := canon.ExposeScheme(side.Server)
+	if err == nil {
+		err = s.watchHTTP2(side.Server)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("preparing the HTTP/2 server: %w", err)
+	}
+	return side, nil
+}
+
+// startHTTP2 starts the servers for HTTP/2.
+func (s *Server) startHTTP2() (err error) {
+	if s.wide, err = s.newH2Side(wideWindows); err != nil {
+		return err
+	}
+	if s.narrow, err = s.newH2Side(narrowWindows); err != nil {
+		return err
+	}
+	for _, side := range []*h2side{s.wide, s.narrow} {
+		s.wg.Go(func() {
+			// Serve returns when the hand-over is closed; it owns no listener of the system.
+			_ = side.Serve(side.in)
+		})
+	}
+	return nil
+}
+
+// stopHTTP2 lets what is under way finish until ctx is done.
+func (s *Server) stopHTTP2(ctx context.Context) error {
+	narrow := make(chan error)
+	go func() { narrow <- s.narrow.Shutdown(ctx) }()
+	err := errors.Join(s.wide.Shutdown(ctx), <-narrow)
+	_ = s.narrow.in.Close() // cannot fail
+	_ = s.wide.in.Close()
+	return err
+}
+
+// handOver gives a connection to the server whose windows there is room for. It
+// reports false when the engine stops.
+func (c *conn) handOver(tc *tls.Conn) bool {
+	side, most := c.s.narrow, wideWindows.most()
+	if c.s.windows.take(c.principalID, most) {
+		side, c.window = c.s.wide, most
+	}
+	return side.in.give(tc)
 }
 
 type ownerKey struct{}

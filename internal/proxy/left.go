@@ -31,7 +31,7 @@ func (s *Server) watchClients() {
 			for _, c := range s.snapshot() {
 				c.look(before)
 			}
-		case <-s.h2conn.done:
+		case <-s.wide.in.done:
 			return
 		}
 	}

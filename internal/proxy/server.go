@@ -6,15 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/arpitcoder/aegrail-engine/internal/canon"
 )
 
 // Server carries agents' connections. It is safe for concurrent use.
@@ -23,8 +20,8 @@ type Server struct {
 	limits Limits
 	now    func() time.Time
 	tls    *tls.Config // shared, so that tickets resume on any connection
-	h2     *http.Server
-	h2conn *handover
+	wide   *h2side     // for HTTP/2
+	narrow *h2side     // … beyond what there is room for
 	ids    atomic.Uint64
 
 	draining atomic.Bool // Shutdown has begun: connections end after their exchange
@@ -36,6 +33,7 @@ type Server struct {
 
 	turned    chan struct{}       // one for each connection that is turned away now
 	heads     *budget[netip.Addr] // of heads that are larger than a small page, from their fifth KiB until their request has ended; by address
+	windows   *budget[string]     // of what HTTP/2 clients may send ahead, beyond narrow windows; by principal
 	bodies    *budget[string]     // of bodies that conditions read, by principal: a rule that reads them must not be a way to fill the memory
 	parsing   chan struct{}       // one for each body that a condition looks at now
 	tallies   tallies
@@ -56,11 +54,11 @@ func New(cfg Config) (*Server, error) {
 		limits:  cfg.Limits.withDefaults(),
 		now:     cfg.Now,
 		places:  places{conns: make(map[*conn]struct{}), byClient: make(map[netip.Addr]share)},
-		h2conn:  newHandover(),
 		turned:  make(chan struct{}, maxTurned),
 		tallies: tallies{of: make(map[string]*tally)},
 	}
 	s.heads = newBudget[netip.Addr](s.limits.HeadBytes, s.limits.HeadBytes)
+	s.windows = newBudget[string](s.limits.WindowBytes, s.limits.WindowBytes)
 	s.bodies = newBudget[string](s.limits.JudgedBytes, 2*s.limits.JudgedBytes)
 	s.parsing = make(chan struct{}, maxParsed(debug.SetMemoryLimit(-1), runtime.GOMAXPROCS(0)))
 	if s.now == nil {
@@ -76,17 +74,9 @@ func New(cfg Config) (*Server, error) {
 		return t
 	}
 	s.tls = s.tlsConfig()
-	s.h2 = s.http2Server()
-	if err := canon.ExposeScheme(s.h2); err != nil {
-		return nil, fmt.Errorf("preparing the HTTP/2 server: %w", err)
+	if err := s.startHTTP2(); err != nil {
+		return nil, err
 	}
-	if err := s.watchHTTP2(); err != nil {
-		return nil, fmt.Errorf("preparing the HTTP/2 server: %w", err)
-	}
-	s.wg.Go(func() {
-		// Serve returns when the hand-over is closed; it owns no listener of the system.
-		_ = s.h2.Serve(s.h2conn)
-	})
 	s.wg.Go(s.watchClients)
 	return s, nil
 }
@@ -235,6 +225,10 @@ func (s *Server) leave(c *conn) {
 func (s *Server) forget(c *conn) {
 	c.release()
 	s.remove(c)
+	if c.window > 0 {
+		s.windows.give(c.principalID, c.window)
+		c.window = 0
+	}
 	if c.open != nil {
 		c.open.Dec()
 	}
@@ -273,8 +267,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, c := range s.snapshot() {
 		c.lull()
 	}
-	h2err := s.h2.Shutdown(ctx)
-	_ = s.h2conn.Close() // cannot fail
+	h2err := s.stopHTTP2(ctx)
 	done := make(chan struct{})
 	go func() { s.wg.Wait(); close(done) }()
 	select {
@@ -283,7 +276,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.aborting.Store(true)
-	_ = s.h2.Close()
+	_ = errors.Join(s.wide.Close(), s.narrow.Close())
 	for _, c := range s.snapshot() {
 		c.abort()
 	}
