@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -61,6 +62,44 @@ func TestR07UnfinishedHeadsHaveABudget(t *testing.T) {
 		_, _ = fmt.Fprint(c, "\r\n\r\n")
 		return status(c) == "HTTP/1.1 200"
 	}) {
+		t.Error("what became free is not given again")
+	}
+}
+
+// Large heads over HTTP/2 have the budget of those over HTTP/1.
+func TestR07LargeHeadsOverHTTP2HaveABudget(t *testing.T) {
+	hang := make(chan struct{})
+	e := enginetest.Start(t, &enginetest.Options{
+		Limits: proxy.Limits{HeadBytes: 512 << 10},
+		Policy: "- name: all\n  {{to \"allowed.test\"}}\n",
+		Hosts: map[string]enginetest.Host{"allowed.test": {Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, "/hang") {
+				<-hang
+			}
+		})}},
+	})
+	c := dialH2(t, e, "allowed.test")
+	begin := func(path string, size int) uint32 {
+		fields := []string{":method: GET", ":scheme: https", ":authority: " + e.Authority("allowed.test"), ":path: " + path}
+		for ; size > 0; size -= 1 << 10 {
+			fields = append(fields, fmt.Sprintf("x-%d: %s", size, strings.Repeat("x", 1<<10)))
+		}
+		return c.open(true, fields...)
+	}
+	for i := range 12 { // of 10 KiB, held three times: an address gets half of what there is
+		begin(fmt.Sprintf("/hang/%d", i), 10<<10)
+	}
+	refused := func() int {
+		return len(e.Find(t, enginetest.Fields{"event": "egress_denied", "reason": "too_many_heads"}))
+	}
+	if !enginetest.Eventually(func() bool { return refused() >= 3 }) {
+		t.Errorf("%d of 12 heads were refused", refused())
+	}
+	if a := c.answer(begin("/small", 1<<10)); a.Status != 200 {
+		t.Errorf("a head of one page: %v", a)
+	}
+	close(hang)
+	if !enginetest.Eventually(func() bool { return c.answer(begin("/large", 10<<10)).Status == 200 }) {
 		t.Error("what became free is not given again")
 	}
 }

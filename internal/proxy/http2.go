@@ -147,6 +147,12 @@ func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 	cl := &h2client{s: s, w: w, r: r, ctl: http.NewResponseController(w)}
 	x.reset(c, cl, s.now())
 	parsed := asRefusal(x.req.FromHTTP2(s.ids.Add(1), c.inbound(), r))
+	head, room := c.takeHead(r)
+	if !room {
+		parsed = tooManyHeads()
+		forgetHead(r)
+	}
+	defer (*largeHeads)(c).Give(head)
 	b := &x.body
 	b.reset(s, x.reqHash)
 	b.present = r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
@@ -155,6 +161,7 @@ func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 	}
 	keep := x.serve(r.Context(), parsed)
 	b.release()
+	forgetHead(r)
 	broken, grpc := !keep && cl.wrote, x.req.GRPC
 	x.c, x.client, x.view = nil, nil, nil
 	s.exchanges.Put(x)
@@ -305,7 +312,7 @@ func (cl *h2client) refuse(x *exchange, why *refusal) {
 	if cl.r.Method != http.MethodHead {
 		_, _ = cl.w.Write(a.body)
 	}
-	if !a.trailer && !x.body.done() {
+	if !a.trailer && !why.full && !x.body.done() {
 		cl.lingers()
 	}
 }

@@ -29,6 +29,7 @@ type refusal struct {
 	logged     string // for the log instead of detail, where that is for the agent alone
 	policy     bool   // a plain policy verdict, which keeps the connection where that is safe
 	failed     bool   // allowed, and then something broke: egress_error and not egress_denied
+	full       bool   // for want of room: nothing more is read of who is refused
 	close      bool   // the connection cannot carry another request
 	ends       bool   // … nor over HTTP/2
 	retryAfter time.Duration
@@ -84,15 +85,19 @@ func refusalOfRead(err error) *refusal {
 		return refusalOf(err)
 	}
 	if errors.Is(err, http1.ErrNoRoom) {
-		return &refusal{
-			status: 503, reason: "too_many_heads", retryAfter: time.Second, close: true,
-			detail: "as many large request heads as the engine may hold are there; one below 4 KiB passes",
-		}
+		return tooManyHeads()
 	}
 	if isTimeout(err) {
 		return &refusal{status: 408, reason: "head_timeout", detail: "the request's head came too slowly", close: true}
 	}
 	return &refusal{status: 400, reason: "client_aborted", detail: err.Error(), close: true}
+}
+
+func tooManyHeads() *refusal {
+	return &refusal{
+		status: 503, reason: "too_many_heads", retryAfter: time.Second, full: true, close: true,
+		detail: "as many large request heads as the engine may hold are there; one below 4 KiB passes",
+	}
 }
 
 // statusOf is the HTTP status of a policy verdict. Ambiguity is the request's
