@@ -19,13 +19,13 @@ import (
 )
 
 // dialH2As is dialH2 for the agent of that name.
-func dialH2As(t *testing.T, e *enginetest.Engine, name, host string) *h2wire {
+func dialH2As(t *testing.T, e *enginetest.Engine, name, host string, settings ...http2.Setting) *h2wire {
 	t.Helper()
 	conn := e.RawConnectAs(t, name, host)
 	if err := conn.StartTLS(host, &enginetest.TunnelOptions{ALPN: []string{"h2"}}); err != nil {
 		t.Fatal(err)
 	}
-	return newH2wire(t, conn)
+	return newH2wire(t, conn, settings...)
 }
 
 // floodLimits let a flood be over in seconds, and be one on a machine that reads a

@@ -68,6 +68,9 @@ type h2inbound struct {
 	held   int   // frames that had to wait since the budget was whole
 	little int   // little frames, not yet counted
 	ended  bool
+
+	tell    func(kind byte, stream uint32) // called with each frame; nil: nobody
+	crowded bool                           // the principal has more streams than it may have
 }
 
 // Read implements net.Conn.
@@ -85,7 +88,11 @@ func (w *h2watch) Read(p []byte) (int, error) {
 // take counts what was read, and waits until it is due. An error is the end of
 // the connection.
 func (w *h2watch) take(p []byte) error {
-	if cost := w.in.see(p); cost > 0 {
+	cost := w.in.see(p)
+	if w.in.crowded {
+		return w.flood(fmt.Sprintf("more than %d streams whose answers are not taken; the connection is closed", crowd*w.owner.s.limits.ExchangesPerPrincipal))
+	}
+	if cost > 0 {
 		if err := w.pay(cost); err != nil {
 			return err
 		}
@@ -118,14 +125,27 @@ func (w *h2watch) pay(frames int) error {
 		return nil
 	}
 	if w.in.held += frames; w.in.held > controlHeld*burst(limit) {
-		w.in.ended = true
-		w.record(&refusal{
-			status: 429, reason: "h2_flood",
-			detail: fmt.Sprintf("resets, pings, settings and the like, more than %d a second; the connection is closed", limit),
-		})
-		return errFlood
+		return w.flood(fmt.Sprintf("resets, pings, settings and the like, more than %d a second; the connection is closed", limit))
 	}
 	return w.rest(wait)
+}
+
+// flood records why the connection ends.
+func (w *h2watch) flood(detail string) error {
+	w.in.ended = true
+	w.record(&refusal{status: 429, reason: "h2_flood", detail: detail})
+	return errFlood
+}
+
+// stream is told of the frames that begin a stream or end it.
+func (w *h2watch) stream(kind byte, stream uint32) {
+	switch kind {
+	case frameHeaders:
+		most := int64(crowd * w.owner.s.limits.ExchangesPerPrincipal)
+		w.in.crowded = w.streams.begin(stream) > most || w.in.crowded
+	case frameRST:
+		w.streams.end(stream)
+	}
 }
 
 // rest waits, unless it is not worth it or the connection ends.
@@ -157,6 +177,9 @@ func (f *h2inbound) see(p []byte) (cost int) {
 		if f.have == frameHead {
 			f.have, f.skip = 0, frameLength(&f.head)
 			cost += f.cost()
+			if f.tell != nil {
+				f.tell(f.head[3], binary.BigEndian.Uint32(f.head[5:])&(1<<31-1))
+			}
 		}
 	}
 	if f.blamed.Load() > 0 {

@@ -35,6 +35,7 @@ type h2watch struct {
 	owner   *conn
 	handled atomic.Int64 // streams that came to our handler
 	in      h2inbound
+	streams h2streams
 	closing sync.Once
 	closed  chan struct{}
 
@@ -96,6 +97,7 @@ func (s *Server) watchHTTP2(side *http.Server) error {
 			_ = tc.Close()
 			return
 		}
+		w.streams.of, w.in.tell = w.owner.tally, w.stream
 		w.owner.watch = w
 		serve(hs, tls.Client(carrier{w}, nil), h)
 	}
@@ -210,6 +212,7 @@ func (w *h2watch) answer(stream uint32, ends bool) {
 }
 
 func (w *h2watch) close(stream uint32) {
+	w.streams.end(stream)
 	if i := slices.Index(w.open, stream); i >= 0 {
 		w.open = slices.Delete(w.open, i, i+1)
 	}

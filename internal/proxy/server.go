@@ -223,6 +223,9 @@ func (s *Server) leave(c *conn) {
 }
 
 func (s *Server) forget(c *conn) {
+	if c.watch != nil {
+		c.watch.streams.endAll()
+	}
 	c.release()
 	s.remove(c)
 	if c.window > 0 {

@@ -12,6 +12,7 @@ import (
 // controlWindow longer.
 type tally struct {
 	underway atomic.Int64
+	streams  atomic.Int64  // of HTTP/2, as the client sees them (h2streams.go)
 	turns    chan struct{} // one for each request that a condition judges now
 	control  controls
 	little   controls
@@ -78,12 +79,13 @@ func (t *tallies) drop(principal string) {
 // enter takes a place among what the principal of x has under way. Where it
 // returns nil, x.c.tally.leave gives the place back.
 func (x *exchange) enter() *refusal {
-	if x.c.tally.underway.Add(1) <= int64(x.s.limits.ExchangesPerPrincipal) {
+	most := int64(x.s.limits.ExchangesPerPrincipal)
+	if x.c.tally.underway.Add(1) <= most && x.c.tally.streams.Load() <= most {
 		return nil
 	}
 	x.c.tally.leave()
 	return &refusal{
-		status: 503, reason: "too_many_exchanges", retryAfter: time.Second,
+		status: 503, reason: "too_many_exchanges", retryAfter: time.Second, full: true,
 		detail: "this agent has as many requests under way as it may have at once",
 	}
 }
