@@ -3,7 +3,9 @@ package proxy_test
 import (
 	"fmt"
 	"io"
+	"net/http"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -65,5 +67,33 @@ func TestR01AnswersThatAreNotTakenCountAsUnderWay(t *testing.T) {
 		return e.Do(t, e.ClientAs(t, "loud"), "GET", "allowed.test", "/after", "").Status == 200
 	}) {
 		t.Error("the end of the connections gives nothing back")
+	}
+}
+
+// A client that is there, and takes nothing of one answer, holds the origin and what
+// came of it no longer than one over HTTP/1. Its other streams go on.
+func TestR01AnHTTP2ClientThatTakesNothingIsEnded(t *testing.T) {
+	const soon = 50 * time.Millisecond
+	e := enginetest.Start(t, &enginetest.Options{
+		Limits: proxy.Limits{WriteStall: soon, ClientLook: soon},
+		Policy: "- name: all\n  {{to \"allowed.test\"}}\n",
+		Hosts: map[string]enginetest.Host{"allowed.test": {Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			size := 10
+			if r.URL.Path == "/unread" {
+				size = 8 << 20
+			}
+			_, _ = w.Write(make([]byte, size)) // an origin that is cut off says so
+		})}},
+	})
+	c := dialH2(t, e, "allowed.test", http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 10})
+	stream := c.get(e.Authority("allowed.test"), "/unread")
+	a := h2answer{Fields: map[string]string{}}
+	c.read(stream, &a, func() bool { return false })
+	if a.Status != 200 || a.Ended || a.Gone || len(a.Body) != 1<<10 {
+		t.Errorf("an answer that is not taken: %v, %d bytes", a, len(a.Body))
+	}
+	e.WantRecord(t, enginetest.Fields{"event": "egress_error", "phase": "complete", "path": "/unread", "reason": "client_stalled"})
+	if a := c.answer(c.get(e.Authority("allowed.test"), "/other")); a.Status != 200 || !a.Ended {
+		t.Errorf("another stream of it: %v", a)
 	}
 }

@@ -10,8 +10,11 @@ import (
 	"net"
 	"net/http"
 	"net/textproto"
+	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/arpitcoder/aegrail-engine/internal/canon"
 	"github.com/arpitcoder/aegrail-engine/internal/http1"
@@ -182,6 +185,31 @@ type h2client struct {
 	r     *http.Request
 	ctl   *http.ResponseController
 	wrote bool
+
+	stalled atomic.Bool // the client took nothing for too long
+}
+
+// stall ends a stream whose client has taken nothing for as long as it may. A call of
+// gRPC may stand still for longer: who cannot follow holds its messages back so. It
+// is called with c.mu held, before the handler returns.
+func (cl *h2client) stall(x *exchange, now time.Time) {
+	most := x.s.limits.WriteStall
+	if x.req.GRPC {
+		most = max(most, x.s.limits.TunnelIdle)
+	}
+	since := x.writes.Load()
+	if since == 0 || now.UnixNano()-since < int64(most) || cl.stalled.Swap(true) {
+		return
+	}
+	_ = cl.ctl.SetWriteDeadline(time.Unix(1, 0)) // which resets the stream
+}
+
+// gone is why an answer could not be written.
+func (cl *h2client) gone(err error) *refusal {
+	if cl.stalled.Load() {
+		err = fmt.Errorf("the client takes nothing: %w", os.ErrDeadlineExceeded)
+	}
+	return clientGone(err)
 }
 
 func (cl *h2client) began() bool { return cl.wrote }
@@ -259,8 +287,11 @@ func (cl *h2client) relayBody(x *exchange, resp *upstream.Response) *refusal {
 	defer func() { *pooled = last[:0]; outs.Put(pooled) }()
 	for {
 		if left != 0 && !resp.Buffered() {
-			if err := cl.ctl.Flush(); err != nil {
-				return clientGone(err)
+			x.writes.Store(x.s.now().UnixNano())
+			err := cl.ctl.Flush()
+			x.writes.Store(0)
+			if err != nil {
+				return cl.gone(err)
 			}
 		}
 		piece, err := resp.Next()
@@ -277,8 +308,11 @@ func (cl *h2client) relayBody(x *exchange, resp *upstream.Response) *refusal {
 				continue
 			}
 		}
-		if _, err := cl.w.Write(piece); err != nil {
-			return clientGone(err)
+		x.writes.Store(x.s.now().UnixNano())
+		_, err = cl.w.Write(piece)
+		x.writes.Store(0)
+		if err != nil {
+			return cl.gone(err)
 		}
 	}
 	if why := x.complete(resp); why != nil {

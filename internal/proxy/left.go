@@ -17,8 +17,9 @@ import (
 //
 // Over TLS the end of TCP is the end of the client. One that only ends what it
 // sends says so by a close_notify, and is still answered. Without TLS a FIN may
-// mean either, so only a reset counts. HTTP/2 notices by itself; in a tunnel and a
-// WebSocket both directions are read.
+// mean either, so only a reset counts. HTTP/2 notices by itself, but not a client
+// that is there and gives a stream no window, which is looked for too. In a tunnel and
+// a WebSocket both directions are read.
 
 // watchClients looks after those that have left, until the Server shuts down.
 func (s *Server) watchClients() {
@@ -42,6 +43,11 @@ func (s *Server) watchClients() {
 func (c *conn) look(before time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for x := range c.streams {
+		if cl, ok := x.client.(*h2client); ok {
+			cl.stall(x, c.s.now())
+		}
+	}
 	x := c.one
 	if x == nil || x.start.After(before) || x.req.Upgrade != canon.NoUpgrade || x.req.Scheme == canon.Tunnel {
 		return
