@@ -97,6 +97,7 @@ type Config struct {
 	IdleTimeout time.Duration
 
 	MaxIdlePerHost int // idle HTTP/1.1 connections of one key; default 1024: those beyond are opened anew for each request
+	MaxHTTP2       int // HTTP/2 connections in all; default 1024: those beyond take the place of one that whoever has the most does not use
 	MaxIdle        int // idle HTTP/1.1 connections in all; default 4096: those beyond take the place of whoever holds the most
 
 	Now    func() time.Time // judges certificates; default time.Now
@@ -110,6 +111,7 @@ type Client struct {
 	sessions  tls.ClientSessionCache
 	pool      *pool
 	transport *http.Transport // makes HTTP/2 client connections, never dials
+	narrow    *http.Transport // … that hold little
 	bufs      sync.Pool       // of *[]byte, corkSize
 }
 
@@ -132,6 +134,7 @@ func New(c Config) (*Client, error) {
 	setDefault(&c.IdleTimeout, 90*time.Second)
 	setDefault(&c.MaxIdlePerHost, 1024)
 	setDefault(&c.MaxIdle, 4096)
+	setDefault(&c.MaxHTTP2, 1024)
 	if c.KeyExchange == nil {
 		c.KeyExchange = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 	}
@@ -147,8 +150,8 @@ func New(c Config) (*Client, error) {
 		return nil, err
 	}
 	cl := &Client{conf: c, guard: g, sessions: tls.NewLRUClientSessionCache(sessionCache)}
-	cl.pool = newPool(c.MaxIdlePerHost, c.MaxIdle, c.IdleTimeout)
-	cl.transport = newTransport(c)
+	cl.pool = newPool(c)
+	cl.transport, cl.narrow = newTransport(c, streamWindow, connectionWindow), newTransport(c, narrowWindow, narrowWindow)
 	cl.bufs.New = func() any { b := make([]byte, corkSize); return &b }
 	return cl, nil
 }
@@ -317,7 +320,9 @@ func (c *Client) acquire(ctx context.Context, key poolKey, t target, h1only bool
 			c.pool.drop(got.h2)
 		default:
 			h1, h2, err := c.open(ctx, key, t, h1only)
-			c.pool.opened(got.host, got.flight, h1, h2, err, ctx.Err() != nil)
+			if out := c.pool.opened(got.host, got.flight, h1, h2, err, ctx.Err() != nil); out != nil {
+				out.retire()
+			}
 			if err == nil || got.flight == nil || ctx.Err() == nil {
 				return h1, h2, err
 			}
@@ -351,7 +356,7 @@ func (c *Client) open(ctx context.Context, key poolKey, t target, h1only bool) (
 	if !s.h2 {
 		return newConn(c, w, addr, s), nil, nil
 	}
-	h2, err := c.newH2(ctx, t, addr, s)
+	h2, err := c.newH2(ctx, key.principal, t, addr, s)
 	return nil, h2, err
 }
 

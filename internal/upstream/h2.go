@@ -25,9 +25,13 @@ import (
 )
 
 const (
-	// What an upstream may make us hold: the default is 1 GiB a connection.
+	// What an upstream may make us hold: the default is 1 GiB a connection. An
+	// origin that takes one stream on each has one for every request, so those beyond
+	// the first of a principal have the least that HTTP/2 allows.
 	streamWindow     = 1 << 20
 	connectionWindow = 3 << 20
+	wideConnections  = 32
+	narrowWindow     = 64 << 10
 
 	pingAfter   = 30 * time.Second // without a frame
 	pingTimeout = 15 * time.Second
@@ -49,7 +53,7 @@ type h2conn struct {
 // dialled is the key of the *tls.Conn that the transport's DialTLSContext returns.
 type dialled struct{}
 
-func newTransport(c Config) *http.Transport {
+func newTransport(c Config, stream, connection int) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP2(true)
 	return &http.Transport{
@@ -66,8 +70,8 @@ func newTransport(c Config) *http.Transport {
 		ExpectContinueTimeout:  c.ContinueTimeout,
 		MaxResponseHeaderBytes: http1.MaxHead,
 		HTTP2: &http.HTTP2Config{
-			MaxReceiveBufferPerStream:     streamWindow,
-			MaxReceiveBufferPerConnection: connectionWindow,
+			MaxReceiveBufferPerStream:     stream,
+			MaxReceiveBufferPerConnection: connection,
 			SendPingTimeout:               pingAfter,
 			PingTimeout:                   pingTimeout,
 			WriteByteTimeout:              c.WriteTimeout,
@@ -76,8 +80,12 @@ func newTransport(c Config) *http.Transport {
 }
 
 // newH2 makes a client connection of s, with one stream reserved.
-func (c *Client) newH2(ctx context.Context, t target, addr netip.AddrPort, s *secured) (*h2conn, error) {
-	cc, err := c.transport.NewClientConn(context.WithValue(ctx, dialled{}, s.conn), "https", t.String())
+func (c *Client) newH2(ctx context.Context, principal string, t target, addr netip.AddrPort, s *secured) (*h2conn, error) {
+	transport := c.transport
+	if c.pool.crowded(principal) {
+		transport = c.narrow
+	}
+	cc, err := transport.NewClientConn(context.WithValue(ctx, dialled{}, s.conn), "https", t.String())
 	if err != nil {
 		_ = s.conn.NetConn().Close()
 		return nil, gateway(ReasonDialFailed, err)

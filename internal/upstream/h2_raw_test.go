@@ -1,7 +1,12 @@
 package upstream
 
 import (
+	"crypto/tls"
+	"encoding/binary"
 	"errors"
+	"io"
+	"net"
+	"slices"
 	"testing"
 	"time"
 )
@@ -119,5 +124,43 @@ func TestH2BodiesThatAreNotAsDeclared(t *testing.T) {
 			}
 			res.Close()
 		})
+	}
+}
+
+// An origin that takes one stream on each connection has one for every request. What
+// those beyond the first hold is the least that HTTP/2 allows.
+func TestH2ConnectionsBeyondTheFirstHoldLittle(t *testing.T) {
+	ca := newAuthority(t)
+	offered := make(chan int, 1)
+	conf := &tls.Config{Certificates: []tls.Certificate{ca.leaf(t, nil)}, NextProtos: []string{"h2"}}
+	serve := func(conn net.Conn) {
+		preface := make([]byte, len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")+9)
+		_, _ = io.ReadFull(conn, preface)
+		settings := make([]byte, preface[len(preface)-7])
+		_, _ = io.ReadFull(conn, settings)
+		for one := range slices.Chunk(settings, 6) { // RFC 9113 section 6.5.1
+			if binary.BigEndian.Uint16(one) == 4 {
+				offered <- int(binary.BigEndian.Uint32(one[2:]))
+			}
+		}
+		s := &rawH2{t: t, conn: conn}
+		s.write(frameSettings, 0, 0, "")
+		if kind, _, stream, ok := s.next(); ok && kind == frameHeaders {
+			s.write(frameHeaders, flagEndHeaders|flagEndStream, stream, status200)
+		}
+		_, _ = io.Copy(io.Discard, conn)
+	}
+	w := newWorld(t, ca, nil)
+	for _, c := range []struct {
+		have, want int
+	}{{wideConnections - 1, streamWindow}, {wideConnections, narrowWindow}} {
+		w.c.pool.mu.Lock()
+		w.c.pool.holds2["loud"] = c.have
+		w.c.pool.mu.Unlock()
+		res, err := w.send(listen(t, conf, serve), "GET / HTTP/1.1", &SendOptions{Principal: "loud"})
+		w.expect(res, err, "")
+		if got := <-offered; got != c.want {
+			t.Errorf("beside %d others: a window of %d, want %d", c.have, got, c.want)
+		}
 	}
 }

@@ -58,8 +58,8 @@ func (k clock) now() time.Time { return k.epoch.Add(time.Since(k.epoch)) }
 
 // pool holds connections. One timer looks after all of them.
 type pool struct {
-	maxPerHost, maxIdle int
-	idleTimeout         time.Duration
+	maxPerHost, maxIdle, maxHTTP2 int
+	idleTimeout                   time.Duration
 	clock
 
 	mu     sync.Mutex
@@ -68,14 +68,16 @@ type pool struct {
 	live2  map[*h2conn]struct{} // every HTTP/2 connection
 	idle   int
 	holds  map[string]int // :: principal → its part of idle
+	holds2 map[string]int // :: principal → its part of live2
 	timer  *time.Timer    // nil while there is nothing to look after
 	closed bool
 }
 
-func newPool(maxPerHost, maxIdle int, idleTimeout time.Duration) *pool {
+func newPool(c Config) *pool {
 	return &pool{
-		maxPerHost: maxPerHost, maxIdle: maxIdle, idleTimeout: idleTimeout, clock: clock{time.Now()},
-		hosts: map[poolKey]*host{}, holds: map[string]int{}, live: map[*conn]struct{}{}, live2: map[*h2conn]struct{}{},
+		maxPerHost: c.MaxIdlePerHost, maxIdle: c.MaxIdle, maxHTTP2: c.MaxHTTP2, idleTimeout: c.IdleTimeout, clock: clock{time.Now()},
+		hosts: map[poolKey]*host{}, holds: map[string]int{}, holds2: map[string]int{},
+		live: map[*conn]struct{}{}, live2: map[*h2conn]struct{}{},
 	}
 }
 
@@ -131,8 +133,9 @@ func (p *pool) take(key poolKey, h1only bool) (taken, error) {
 }
 
 // opened reports what became of a dial. gaveUp: the caller's own context
-// ended, which says nothing about the host.
-func (p *pool) opened(h *host, f *flight, h1 *conn, h2 *h2conn, err error, gaveUp bool) {
+// ended, which says nothing about the host. The caller retires out, which is not nil
+// if h2 took its place.
+func (p *pool) opened(h *host, f *flight, h1 *conn, h2 *h2conn, err error, gaveUp bool) (out *h2conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h.dials--
@@ -154,10 +157,14 @@ func (p *pool) opened(h *host, f *flight, h1 *conn, h2 *h2conn, err error, gaveU
 			break
 		}
 		p.live2[h2] = struct{}{}
+		p.holds2[h.key.principal]++
 		if h.retired || p.closed {
 			h2.retired.Store(true)
 		} else {
 			h.h2 = append(h.h2, h2)
+		}
+		if len(p.live2) > p.maxHTTP2 {
+			out = p.spare(h2)
 		}
 	}
 	if f != nil {
@@ -168,6 +175,34 @@ func (p *pool) opened(h *host, f *flight, h1 *conn, h2 *h2conn, err error, gaveU
 		close(f.done)
 	}
 	p.watch()
+	return out
+}
+
+// spare takes an HTTP/2 connection that carries nothing out of the pool, of whoever
+// has the most; all of its may carry something, and then there is one too many. A
+// principal has no more in use than it has requests. Called with mu held.
+func (p *pool) spare(but *h2conn) *h2conn {
+	most := but.host.key.principal
+	for who, n := range p.holds2 {
+		if n > p.holds2[most] {
+			most = who
+		}
+	}
+	for c := range p.live2 {
+		if c != but && c.host.key.principal == most && !c.retired.Load() && c.cc.InFlight() == 0 {
+			c.host.h2 = slices.DeleteFunc(c.host.h2, func(o *h2conn) bool { return o == c })
+			return c
+		}
+	}
+	return nil
+}
+
+// crowded reports that principal has so many HTTP/2 connections that the next is to
+// hold little.
+func (p *pool) crowded(principal string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.holds2[principal] >= wideConnections
 }
 
 // count keeps the numbers of idle connections. Called with mu held.
@@ -246,7 +281,13 @@ func (p *pool) drop(c *h2conn) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.live2, c)
+	if _, in := p.live2[c]; in {
+		delete(p.live2, c)
+		who := c.host.key.principal
+		if p.holds2[who]--; p.holds2[who] == 0 {
+			delete(p.holds2, who)
+		}
+	}
 	if c.host == nil { // not reported to opened yet
 		return
 	}
@@ -338,6 +379,7 @@ func (p *pool) close() {
 		h.idle, h.h2 = nil, nil
 	}
 	p.hosts, p.idle, p.holds = map[poolKey]*host{}, 0, map[string]int{}
+	p.holds2 = map[string]int{}
 	live, live2 := p.live, p.live2
 	p.live, p.live2 = map[*conn]struct{}{}, map[*h2conn]struct{}{}
 	p.mu.Unlock()

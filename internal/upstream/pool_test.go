@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -129,6 +130,34 @@ func TestWhoFillsThePoolTakesNobodyElsesPlace(t *testing.T) {
 	defer w.c.pool.mu.Unlock()
 	if p := w.c.pool; p.idle != all || p.holds["loud"] != 2 || p.holds["quiet"] != 2 || p.holds["other"] != 2 {
 		t.Errorf("%d idle, of %v", p.idle, p.holds)
+	}
+}
+
+// An agent that may reach many hosts has no more HTTP/2 connections for it, and takes
+// none from another.
+func TestHTTP2ConnectionsThatCarryNothingAreBounded(t *testing.T) {
+	const all = 4
+	ca := newAuthority(t)
+	conf := &tls.Config{Certificates: []tls.Certificate{ca.leaf(t, nil)}}
+	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
+	w := newWorld(t, ca, func(c *Config) { c.MaxHTTP2 = all })
+	get := func(o *origin, principal string) *Response {
+		res, err := w.send(o, "GET / HTTP/1.1", &SendOptions{Principal: principal})
+		return w.expect(res, err, "ok")
+	}
+	quiet := serveHTTP(t, conf, true, answer)
+	get(quiet, "quiet")
+	for range 3 * all {
+		get(serveHTTP(t, conf, true, answer), "loud") // another host
+	}
+	until(t, "no more than there may be", func() bool {
+		w.c.pool.mu.Lock()
+		defer w.c.pool.mu.Unlock()
+		p := w.c.pool
+		return len(p.live2) == all && p.holds2["loud"] == all-1 && p.holds2["quiet"] == 1
+	})
+	if !get(quiet, "quiet").Reused {
+		t.Error("another agent's connection made room")
 	}
 }
 
