@@ -275,7 +275,7 @@ func (l *Log) Decide(r *Record) (Receipt, error) {
 		return Receipt{}, errors.New("audit log: Decide takes a decision with an event")
 	}
 	l.mu.Lock()
-	if l.refusals.over > 0 && l.refusals.exhausted(r.Agent, l.now()) {
+	if l.refusals.over > 0 && l.refusals.exhausted(r, l.now()) {
 		l.mu.Unlock()
 		return Receipt{}, ErrBudget
 	}

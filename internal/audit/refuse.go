@@ -2,6 +2,7 @@ package audit
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 )
 
@@ -16,7 +17,7 @@ type RefusalLimits struct {
 	Window time.Duration // then they are counted, and the count is written at the end of it; default 10 s
 	Rate   int           // refusals a second and agent that its budget allows; default 50
 	Burst  int           // … and at once; default 1000
-	Agents int           // agents told apart; those beyond share one count and one budget; default 1024
+	Agents int           // agents told apart, half as many addresses of nobody's among them; those beyond share one count and one budget; default 1024
 }
 
 func (r RefusalLimits) withDefaults() RefusalLimits {
@@ -40,13 +41,19 @@ func (r RefusalLimits) withDefaults() RefusalLimits {
 const maxReasons = 64
 
 // principal is who a refusal is counted for: what is vouched for, so that no
-// label buys a second budget.
-type principal struct{ namespace, serviceAccount, identity string }
+// label buys a second budget. Who is nobody has an address: many clients say whose they
+// are only when they were asked, and must be, whoever else says nothing without end.
+type principal struct {
+	namespace, serviceAccount, identity string
 
-func principalOf(a *Agent) principal {
+	address netip.Addr
+}
+
+func principalOf(r *Record) principal {
+	a := r.Agent
 	switch {
-	case a == nil:
-		return principal{}
+	case a == nil || a.Namespace == "" && a.Identity == "":
+		return principal{address: r.Client.Addr()}
 	case a.Namespace != "":
 		return principal{namespace: a.Namespace, serviceAccount: a.ServiceAccount}
 	default:
@@ -58,7 +65,8 @@ func principalOf(a *Agent) principal {
 type refusals struct {
 	limits RefusalLimits
 	agents map[principal]*agentRefusals // :: who → what they were refused, bounded by limits.Agents
-	rest   *agentRefusals               // all others
+	nobody int                          // of them, those of an address
+	rest   [2]*agentRefusals            // all other agents, and all other addresses
 	over   int                          // agents that were out of budget when last looked at
 }
 
@@ -93,18 +101,27 @@ func (r *refusal) add(n int64, first, last time.Time) {
 	r.count += n
 }
 
-// of returns the counts of a's principal, and makes them if there is room.
-func (r *refusals) of(a *Agent, now time.Time) *agentRefusals {
-	who := principalOf(a)
+// full reports that who is not to be told apart, and whose counts it shares then.
+// Nobody's addresses leave room for agents.
+func (r *refusals) full(who principal) (all bool, shared **agentRefusals) {
+	if who.address.IsValid() {
+		return r.nobody >= r.limits.Agents/2, &r.rest[1]
+	}
+	return len(r.agents) >= r.limits.Agents, &r.rest[0]
+}
+
+// of returns the counts of rec's principal, and makes them if there is room.
+func (r *refusals) of(rec *Record, now time.Time) *agentRefusals {
+	who, a := principalOf(rec), rec.Agent
 	if p := r.agents[who]; p != nil {
 		return p
 	}
 	p := &agentRefusals{tokens: float64(r.limits.Burst), at: now, reasons: map[refusalKey]*refusal{}}
-	if len(r.agents) >= r.limits.Agents {
-		if r.rest == nil {
-			r.rest = p
+	if full, shared := r.full(who); full {
+		if *shared == nil {
+			*shared = p
 		}
-		return r.rest
+		return *shared
 	}
 	if a != nil {
 		p.agent = *a
@@ -114,6 +131,9 @@ func (r *refusals) of(a *Agent, now time.Time) *agentRefusals {
 		r.agents = map[principal]*agentRefusals{}
 	}
 	r.agents[who] = p
+	if who.address.IsValid() {
+		r.nobody++
+	}
 	return p
 }
 
@@ -135,12 +155,13 @@ func (r *refusals) setOver(p *agentRefusals, over bool) {
 	p.over = over
 }
 
-// exhausted reports whether a's principal has no budget left.
-func (r *refusals) exhausted(a *Agent, now time.Time) bool {
-	p := r.agents[principalOf(a)]
+// exhausted reports whether rec's principal has no budget left.
+func (r *refusals) exhausted(rec *Record, now time.Time) bool {
+	who := principalOf(rec)
+	p := r.agents[who]
 	if p == nil {
-		p = r.rest
-		if p == nil || len(r.agents) < r.limits.Agents {
+		full, shared := r.full(who)
+		if p = *shared; p == nil || !full {
 			return false
 		}
 	}
@@ -178,7 +199,7 @@ func (l *Log) Refuse(r *Record) error {
 		return ErrClosed
 	}
 	now := l.now()
-	p := l.refusals.of(r.Agent, now)
+	p := l.refusals.of(r, now)
 	f := p.reason(refusalKey{r.Event, r.Reason})
 	l.refusals.refill(p, now)
 	if p.over {
@@ -217,10 +238,15 @@ func (l *Log) flushRefusals() error {
 		sent = l.countOut(sent, p, now)
 		if len(p.reasons) == 0 && p.tokens >= float64(l.refusals.limits.Burst) {
 			delete(l.refusals.agents, who)
+			if who.address.IsValid() {
+				l.refusals.nobody--
+			}
 		}
 	}
-	if l.refusals.rest != nil {
-		sent = l.countOut(sent, l.refusals.rest, now)
+	for _, p := range l.refusals.rest {
+		if p != nil {
+			sent = l.countOut(sent, p, now)
+		}
 	}
 	if len(l.cur.buf) == 0 {
 		return nil

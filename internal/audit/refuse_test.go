@@ -3,6 +3,7 @@ package audit
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"syscall"
 	"testing"
 	"time"
@@ -110,7 +111,7 @@ func TestL03AgentsAndReasonsBeyondTheLimitShareACount(t *testing.T) {
 	if n := len(l.refusals.agents); n != 2 {
 		t.Fatalf("%d agents", n)
 	}
-	if n := len(l.refusals.agents[principalOf(agent("0"))].reasons); n > maxReasons+1 {
+	if n := len(l.refusals.agents[principalOf(&Record{Agent: agent("0")})].reasons); n > maxReasons+1 {
 		t.Fatalf("%d reasons", n)
 	}
 	for range 3 { // what is idle is forgotten
@@ -136,7 +137,7 @@ func TestL03AgentsAndReasonsBeyondTheLimitShareACount(t *testing.T) {
 func TestL03TheOthersHaveABudgetToo(t *testing.T) {
 	l, _, _ := refusing(t, RefusalLimits{Agents: 1, Burst: 1, Rate: 1})
 	check(t, l.Refuse(denial(agent("a"), "x")))
-	if l.refusals.exhausted(agent("b"), l.now()) {
+	if l.refusals.exhausted(&Record{Agent: agent("b")}, l.now()) {
 		t.Fatal("nobody else was refused yet")
 	}
 	check(t, l.Refuse(denial(agent("b"), "x")))
@@ -148,6 +149,34 @@ func TestL03TheOthersHaveABudgetToo(t *testing.T) {
 	if _, err := l.Decide(r); !errors.Is(err, ErrBudget) {
 		t.Fatal(err)
 	}
+}
+
+// Who is nobody is refused by address: one that floods keeps no other from being
+// asked whose it is, and however many there are, agents are told apart.
+func TestL03OnlyTheAddressThatFloodsIsRefused(t *testing.T) {
+	l, _, file := refusing(t, RefusalLimits{Agents: 4, Burst: 5, Rate: 1})
+	refuse := func(last byte) error {
+		r := denial(&Agent{}, "unknown_principal")
+		r.Client = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, last}), 1234)
+		return l.Refuse(r)
+	}
+	for range 5 {
+		check(t, refuse(1))
+	}
+	if err := refuse(1); !errors.Is(err, ErrBudget) {
+		t.Errorf("the sixth of an address: %v", err)
+	}
+	for last := byte(2); last < 7; last++ { // the third and those after it have one budget
+		check(t, refuse(last))
+	}
+	for _, name := range []string{"a", "b"} {
+		for range 5 {
+			check(t, l.Refuse(denial(agent(name), "not_in_allowlist")))
+		}
+	}
+	l.tick()
+	closeLog(t, l)
+	verified(t, file)
 }
 
 func TestL03CountsOutliveAFullDisk(t *testing.T) {

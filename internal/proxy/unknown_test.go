@@ -4,11 +4,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/arpitcoder/aegrail-engine/internal/audit"
 	"github.com/arpitcoder/aegrail-engine/internal/enginetest"
 	"github.com/arpitcoder/aegrail-engine/internal/identity"
 	"github.com/arpitcoder/aegrail-engine/internal/intake"
@@ -50,6 +52,37 @@ func TestWhoIsNotKnownIsToldWhatToDo(t *testing.T) {
 	}
 	untouched(t, e, "allowed.test")
 	notAsked(t, e, "allowed.test")
+}
+
+// Many clients bring no credentials until they are asked for them: they are asked,
+// whoever else floods without any.
+func TestL03WhoIsNobodyHasABudgetByAddress(t *testing.T) {
+	e := enginetest.Start(t, &enginetest.Options{Agents: true, Log: func(c *audit.Config) {
+		c.Refusals = audit.RefusalLimits{First: 3, Window: time.Hour, Rate: 1, Burst: 10}
+		start := time.Now()
+		c.Now = func() time.Time { return start } // a budget that does not fill again, however slow the machine
+	}})
+	ask := func(last byte) string {
+		c := dialFrom(t, e.Addr, last)
+		_, _ = c.Write([]byte("CONNECT allowed.test:443 HTTP/1.1\r\nHost: allowed.test:443\r\n\r\n"))
+		line := make([]byte, len("HTTP/1.1 407"))
+		if _, err := io.ReadFull(c, line); err != nil {
+			return err.Error()
+		}
+		return string(line)
+	}
+	for i := range 12 {
+		want := "HTTP/1.1 407"
+		if i >= 10 {
+			want = "HTTP/1.1 429"
+		}
+		if got := ask(2); got != want {
+			t.Errorf("%d of the flood: %s, want %s", i+1, got, want)
+		}
+	}
+	if got := ask(3); got != "HTTP/1.1 407" {
+		t.Errorf("another address: %s", got)
+	}
 }
 
 func TestARefusedCallerIsNotTakenForWhoCameBeforeOnTheConnection(t *testing.T) {
