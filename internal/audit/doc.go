@@ -131,8 +131,9 @@
 //	policy, policy_revision, rule
 //	port
 //	query_keys       list of strings: at most 64 names of at most 64 bytes, never values; "" is
-//	                 a piece without "=", which may be either
-//	query_keys_len   how many there were, if more than 64
+//	                 a piece without "=", which may be either, and those that are known to be
+//	                 an operation of an object store (acl, policy, uploads, …) are themselves
+//	query_keys_len   how many there were, if more than 64; one beyond those counts each time
 //	reason           one of the engine's words
 //	request_bytes, response_bytes    of the bodies as they crossed the wire
 //	request_sha256, response_sha256  of the same

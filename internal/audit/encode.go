@@ -180,7 +180,7 @@ func (e *encoder) appendPayload(b []byte, r *Record, facts *engineFacts, seq uin
 	b = appendWord(b, "policy", r.Policy)
 	b = appendWord(b, "policy_revision", r.PolicyRevision)
 	b = appendInt(b, "port", int64(r.Port), false)
-	b = appendQueryKeys(b, r.QueryKeys)
+	b = appendQueryKeys(b, r.QueryKeys, max(len(r.QueryKeys), r.QueryKeysLen))
 	b = appendWord(b, "reason", r.Reason)
 	b = appendInt(b, "request_bytes", r.RequestBytes, complete)
 	b = appendWord(b, "request_sha256", r.RequestSHA256)
@@ -379,7 +379,7 @@ func appendStamp(b []byte, key string, t time.Time) []byte {
 	return append(b, '"')
 }
 
-func appendQueryKeys(b []byte, keys []string) []byte {
+func appendQueryKeys(b []byte, keys []string, all int) []byte {
 	if len(keys) == 0 {
 		return b
 	}
@@ -392,8 +392,8 @@ func appendQueryKeys(b []byte, keys []string) []byte {
 		b = append(b, '"')
 	}
 	b = append(b, ']')
-	if len(keys) > maxQueryKeys {
-		b = appendInt(b, "query_keys_len", int64(len(keys)), true)
+	if all > min(len(keys), maxQueryKeys) {
+		b = appendInt(b, "query_keys_len", int64(all), true)
 	}
 	return b
 }

@@ -126,6 +126,8 @@ type Record struct {
 	QueryKeys   []string // names, never values
 	SNI         string   // where it says something that Host does not
 
+	QueryKeysLen int // how many names there were, if that is more than QueryKeys has
+
 	Rule, Policy, PolicyRevision string
 	Reason                       string // one of our own words
 	Detail                       string // for people; capped

@@ -232,13 +232,17 @@ func TestQueryKeysNeverValues(t *testing.T) {
 		"SECRETTOKEN":                  "",
 		"a=1&SECRET;SECRET2&b=2":       "a,,b",
 		"flag=":                        "flag",
+		"acl":                          "acl",
+		"uploads&SECRET&versionId=v":   "uploads,,versionId",
+		"ACL&%61cl&acl+&policyx":       "",
 		strings.Repeat("k", 300) + "=": strings.Repeat("k", 256),
 		"a=b=c&d==":                    "a,d",
 		"%E9=1":                        "\xe9",
 	} {
 		r := accept(t, inTunnel(), get("/x?"+q))
-		if got := strings.Join(r.QueryKeys(nil), ","); got != want {
-			t.Errorf("QueryKeys(%q) = %q, want %q", q, got, want)
+		keys, all := r.QueryKeys(nil)
+		if got := strings.Join(keys, ","); got != want || all != len(keys) {
+			t.Errorf("QueryKeys(%q) = %q and %d, want %q", q, got, all, want)
 		}
 	}
 	many := make([]string, 100)
@@ -246,8 +250,8 @@ func TestQueryKeysNeverValues(t *testing.T) {
 		many[i] = "k" + strings.Repeat("x", i) + "=1"
 	}
 	r := accept(t, inTunnel(), get("/x?"+strings.Join(many, "&")))
-	if got := r.QueryKeys([]string{"before"}); len(got) != 65 || got[0] != "before" {
-		t.Errorf("%d keys", len(got))
+	if got, all := r.QueryKeys([]string{"before"}); len(got) != 65 || got[0] != "before" || all != len(many) {
+		t.Errorf("%d keys of %d", len(got), all)
 	}
 }
 

@@ -58,17 +58,19 @@ func (r *Request) QueryAmbiguous() bool {
 }
 
 // QueryKeys appends the decoded names of the query's parameters to dst, each
-// once, in order: at most 64, each cut to 256 bytes. Never a value: a piece without
-// '=' may be a flag or all of a secret, which nothing tells apart, and is "". It is
-// for the log and allocates.
-func (r *Request) QueryKeys(dst []string) []string {
+// once, in order: at most 64, each cut to 256 bytes. all is how many there are, where
+// those beyond 64 count each time. Never a value: a piece without '=' may be a flag or
+// all of a secret, which nothing tells apart, and is "", unless it is a word that is
+// known to be an operation of its own. It is for the log and allocates.
+func (r *Request) QueryKeys(dst []string) (keys []string, all int) {
 	n := len(dst)
 	var buf []byte
 	for key, value := range r.parameters {
 		if len(dst)-n == maxQueryKeys {
-			break
+			all++
+			continue
 		}
-		if value == nil {
+		if value == nil && !subresource(string(key)) {
 			key = nil
 		}
 		buf = appendFormDecoded(buf[:0], key)
@@ -77,9 +79,27 @@ func (r *Request) QueryKeys(dst []string) []string {
 		}
 		if k := string(buf); !slices.Contains(dst[n:], k) {
 			dst = append(dst, k)
+			all++
 		}
 	}
-	return dst
+	return dst, all
+}
+
+// subresource reports a word that stands alone in a query of S3's API, and of those
+// that are like it, and makes another operation of the request: PUT ?acl may publish
+// what PUT stores, and DELETE ?policy deletes no object (Amazon S3 API Reference). A
+// record that hid them would not say what was done, and one that has them says no more
+// than which of these words it was.
+func subresource(word string) bool {
+	switch word {
+	case "accelerate", "acl", "analytics", "attributes", "cors", "delete", "encryption", "intelligent-tiering", "inventory",
+		"legal-hold", "lifecycle", "location", "logging", "metrics", "notification", "object-lock", "ownershipControls",
+		"policy", "policyStatus", "publicAccessBlock", "replication", "requestPayment", "restore", "retention", "select",
+		"session", "tagging", "torrent", "uploads", "versioning", "versions", "website":
+		return true
+	default:
+		return false
+	}
 }
 
 // parameters yields the parameters that have a name, raw, parted by '&' and by

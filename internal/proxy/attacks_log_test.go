@@ -70,11 +70,27 @@ func TestL02LongPaths(t *testing.T) {
 	if len(record.Line) > 16<<10 || !strings.Contains(record.Line, sha256Hex(long)) || !strings.Contains(record.Line, fmt.Sprint(len(long))) {
 		t.Errorf("the record has %d bytes; want the path capped, with its length and digest %s:\n%.2000s", len(record.Line), sha256Hex(long), record.Line)
 	}
+	if r := e.Do(t, e.Client(t), "GET", "allowed.test", "/keys?"+strings.Repeat("k=v&", 3)+manyKeys(70)+"&policy", ""); r.Status != 200 {
+		t.Fatalf("%d %s", r.Status, r.Reason())
+	}
+	record = e.WantRecord(t, enginetest.Fields{"phase": "complete", "path": "/keys"})
+	if keys, _ := record.Payload["query_keys"].([]any); len(keys) != 64 || fmt.Sprint(record.Payload["query_keys_len"]) != "72" {
+		t.Errorf("%d keys of %v, want 64 of 72", len(keys), record.Payload["query_keys_len"])
+	}
 	for _, r := range e.Records(t) {
 		if len(r.Line) > 16<<10 {
 			t.Errorf("a record of %d bytes", len(r.Line))
 		}
 	}
+}
+
+// manyKeys is a query of n names.
+func manyKeys(n int) string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("k%d=v", i)
+	}
+	return strings.Join(names, "&")
 }
 
 // TestL03FloodsBeforeHTTP floods with what never becomes a request.

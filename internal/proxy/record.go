@@ -41,7 +41,7 @@ func (x *exchange) fill() {
 	rec.Method = x.req.Method
 	rec.Path = x.req.Path
 	if x.req.HasQuery {
-		x.keys = x.req.QueryKeys(x.keys[:0])
+		x.keys, rec.QueryKeysLen = x.req.QueryKeys(x.keys[:0])
 		rec.QueryKeys = x.keys
 	}
 	d := &x.decision
