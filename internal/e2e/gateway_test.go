@@ -231,9 +231,9 @@ func gatewayKnowsItsCallers(t *testing.T) {
 		t.Errorf("a pod before it is deleted: %+v", got)
 	}
 	kubectl(t, "delete", "pod", "-n", batch, leaving.pod)
-	audience := func(audience string, more ...string) string {
-		return strings.TrimSpace(kubectl(t, append([]string{"create", "token", "-n", batch, "bot", "--as=e2e", "--as-group=system:masters", "--as-group=system:nodes",
-			"--audience=" + audience, "--bound-object-kind=Pod", "--bound-object-name=bot"}, more...)...))
+	anew := func(of agent, account, audience string) string {
+		return strings.TrimSpace(kubectl(t, "create", "token", "-n", of.namespace, account, "--as=e2e", "--as-group=system:masters", "--as-group=system:nodes",
+			"--audience="+audience, "--bound-object-kind=Pod", "--bound-object-name="+of.pod))
 	}
 	for _, row := range []struct {
 		what     string
@@ -244,9 +244,9 @@ func gatewayKnowsItsCallers(t *testing.T) {
 	}{
 		{"a pod of another namespace, by its address", elsewhere, "", "unknown_address", true},
 		{"a pod of another namespace, by its token", elsewhere, of(elsewhere), "another_namespace", true},
-		{"a token of a pod of another namespace", a, of(elsewhere), "another_namespace", false},
-		{"a token for the API server", a, audience("https://kubernetes.default.svc.cluster.local"), "not_authenticated", false},
-		{"a token for control", a, audience("aegrail-control"), "not_authenticated", false},
+		{"a token of a pod of another namespace", a, anew(elsewhere, "default", "aegrail-gateway"), "another_namespace", false},
+		{"a token for the API server", a, anew(a, "bot", "https://kubernetes.default.svc.cluster.local"), "not_authenticated", false},
+		{"a token for control", a, anew(a, "bot", "aegrail-control"), "not_authenticated", false},
 		{"a token of a pod that was deleted", a, gone, "not_authenticated", false},
 		{"a made-up token", a, "eyJhbGciOiJub25lIn0.e30.", "not_authenticated", false},
 	} {
