@@ -144,7 +144,7 @@ func (e *engine) arrives(r *http.Request) {
 	}
 }
 
-// problem fails t with what has been noticed so far.
+// check fails t with what has been noticed so far.
 func (e *engine) check(t *testing.T, input any) {
 	t.Helper()
 	e.mu.Lock()

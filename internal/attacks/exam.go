@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// reasons say why a case of h2spec fails that the standard library's server
+// h2reasons say why a case of h2spec fails that the standard library's server
 // fails too. It reads our frames, so they are its own.
 func h2reasons() map[string]string {
 	const answered = "the stream is answered with 400 in place of a reset; no handler sees it and nothing is forwarded"

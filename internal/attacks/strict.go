@@ -201,8 +201,8 @@ func (s *strictReader) chunks(r *request, rest string) (string, error) {
 	}
 }
 
-// plainTrailers are all that a trailer may be here: any that frames, routes or
-// authenticates means something else to whoever merges trailers into the head.
+// trailers reads those of r, which may be these two alone: any that frames, routes
+// or authenticates means something else to whoever merges trailers into the head.
 func (s *strictReader) trailers(r *request, rest string) (string, error) {
 	for {
 		line, after, ok := strings.Cut(rest, "\r\n")

@@ -154,7 +154,7 @@ func parseStatus(data []byte) map[string]string {
 	return out
 }
 
-// dropped is how many IPv6 packets of this namespace were not let out, for
+// dropped6 is how many IPv6 packets of this namespace were not let out, for
 // whatever reason (Ip6OutDiscards of RFC 4293).
 func (p *patient) dropped6() (uint64, error) {
 	data, err := p.read("proc/net/snmp6", maxProc)

@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// pod is a pod with spec, whose container app has the fields in app; both are YAML flow mappings without their braces.
+// testPod is a pod with spec, whose container app has the fields in app; both are YAML flow mappings without their braces.
 func testPod(t *testing.T, spec, app string) *corev1.Pod {
 	t.Helper()
 	if spec != "" {

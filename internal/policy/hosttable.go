@@ -14,7 +14,7 @@ import (
 // names that collide.
 type hostTable struct {
 	seed  maphash.Seed
-	slots []uint32 // index in nodes plus one, below tagBits of the hash; 0 is free
+	slots []uint32 // index in nodes plus one, below the tag of the name; 0 is free
 	nodes []hostNode
 	cards []card // of the nodes, in their order
 }

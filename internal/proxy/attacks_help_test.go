@@ -163,7 +163,7 @@ func (w way) wantHead(t *testing.T, s enginetest.Seen, want string) {
 	}
 }
 
-// paths are the targets that arrived.
+// targets are the methods and targets that arrived.
 func targets(seen []enginetest.Seen) []string {
 	var all []string
 	for _, s := range seen {

@@ -24,8 +24,9 @@ const (
 	closeWait     = 2 * time.Second // for the other side's close frame
 )
 
-// closeProtocolError is a close frame with status 1002 (RFC 6455 section 7.4.1),
-// as a server and as a client send it (the mask is zero: it hides nothing here).
+// closeFromServer and closeFromClient are a close frame with status 1002 (RFC 6455
+// section 7.4.1), as a server and as a client send it (the mask is zero: it hides
+// nothing here).
 var (
 	closeFromServer = []byte{0x88, 2, 0x03, 0xEA}
 	closeFromClient = []byte{0x88, 0x82, 0, 0, 0, 0, 0x03, 0xEA}

@@ -17,7 +17,7 @@ func rec(line string) (r record) {
 	return r
 }
 
-// log sorts records as the index does.
+// logOf sorts records as the index does.
 func logOf(lines ...string) *told {
 	t := new(told)
 	for _, l := range lines {

@@ -21,8 +21,8 @@ import (
 //   - Not understood means denied: an invalid address, a zone, and every IPv6
 //     address outside 2000::/3, which is all that is assigned.
 
-// denied4 and denied6 are the ranges of row D1 and the rest of the IANA
-// special-purpose registries (RFC 6890).
+// deniedRanges are those of row D1 and the rest of the IANA special-purpose
+// registries (RFC 6890).
 func deniedRanges() []netip.Prefix {
 	var out []netip.Prefix
 	for _, s := range []string{
