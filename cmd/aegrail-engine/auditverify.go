@@ -140,7 +140,8 @@ func verifyLog(w *world, files []string, o *auditOptions) error {
 	switch {
 	case errors.As(err, &damage):
 		if report.Records > 0 {
-			fmt.Fprintf(w.stdout, "%d records before the damage verify\n", report.Records)
+			fmt.Fprintf(w.stdout, "%d records before the damage verify: ", report.Records)
+			_ = report.Write(w.stdout) // what matters is on standard error
 		}
 		return fmt.Errorf("the log is damaged: %w", err)
 	case errors.Is(err, audit.ErrUnauthenticated):

@@ -56,9 +56,10 @@ func newFollower() *follower { return &follower{hash: sha256.New()} }
 // the next call.
 func (f *follower) identify(b []byte) error {
 	l := &f.line
-	b, err := f.spell.parse(l, b)
+	raw := b
+	b, err := f.spell.parse(l, raw)
 	if err != nil {
-		return err
+		return converted(raw, err)
 	}
 	f.hash.Reset()
 	f.hash.Write(b[:l.cut])
@@ -103,19 +104,16 @@ func (f *follower) joins(l *line) error {
 		}
 		f.chainState, f.segment = h.chainState, h.segment
 	case f.has && l.prev == nil:
-		return errors.New("a new chain begins: the file was replaced, or what stood before is from another log")
+		return misplaced("a new chain begins: the file was replaced, or what stood before is from another log")
 	case f.has && !bytes.Equal(l.prev, f.prev[:]):
-		if bytes.Equal(l.prev, f.before[:]) {
-			return errors.New("prev_hash names the record before the last: two writers continued one record, or a record was inserted")
-		}
-		return errors.New("prev_hash is not the hash of the record before: a record was removed, inserted or moved")
+		return f.apart(l)
 	case f.has && l.frontier != nil:
 		h, err := headerOf(l)
 		if err != nil {
 			return err
 		}
 		if h.tree != f.tree {
-			return errors.New("payload.frontier is not that of the records before: this file belongs to another log, or they were rewritten")
+			return misplaced("payload.frontier is not that of the records before: this file belongs to another log, or they were rewritten")
 		}
 	}
 	if f.records == 0 {
@@ -132,6 +130,40 @@ func (f *follower) joins(l *line) error {
 		return fmt.Errorf("payload.seq is %d behind %d", seq, f.seq)
 	}
 	return nil
+}
+
+// misplaced says that a record does not continue what stands before it.
+type misplaced string
+
+func (m misplaced) Error() string { return string(m) }
+
+// apart says why l, which continues a record, does not continue the last.
+func (f *follower) apart(l *line) error {
+	if bytes.Equal(l.prev, f.before[:]) {
+		return misplaced("prev_hash names the record before the last: two writers continued one record, or a record was inserted")
+	}
+	what := "prev_hash is not the hash of the record before: "
+	if h, err := headerOf(l); err == nil {
+		return misplaced(what + fmt.Sprintf("this file continues %s with record %d, and record %d is the last that stands before it: files are missing, in another order, or of another log",
+			clean(h.segment), h.seq+1, f.seq))
+	}
+	what += "a record was removed, inserted or moved"
+	if seq, err := strconv.ParseUint(string(l.seq), 10, 64); err == nil && seq != f.seq+1 {
+		what += fmt.Sprintf(" (payload.seq is %d, and %d was to come)", seq, f.seq+1)
+	}
+	return misplaced(what)
+}
+
+// converted adds to err what a program may have done to the line b that copied
+// or opened the file as text.
+func converted(b []byte, err error) error {
+	switch {
+	case bytes.HasSuffix(b, []byte("\r")):
+		return fmt.Errorf("%w; the line ends with a carriage return, which no record does: copy the file anew, as it is", err)
+	case bytes.HasPrefix(b, []byte("\ufeff")):
+		return fmt.Errorf("%w; a byte order mark stands in front of it, which no record has: copy the file anew, as it is", err)
+	}
+	return err
 }
 
 // checkpoint checks what l says of the records before it, and that it says

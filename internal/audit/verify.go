@@ -62,6 +62,8 @@ func Verify(files []string, o VerifyOptions) (Report, error) {
 	v := newVerifier(o)
 	err := v.run(files)
 	v.end()
+	var damage *Damage
+	v.report.damaged = errors.As(err, &damage)
 	return v.report, err
 }
 
@@ -104,9 +106,9 @@ func (v *verifier) run(files []string) error {
 		}
 		v.report.AnchorForeign = v.anchor.foreign
 	}
-	for _, name := range files {
+	for i, name := range files {
 		if err := v.file(name); err != nil {
-			return err
+			return v.torn(err, i == len(files)-1)
 		}
 	}
 	if err := v.cut(); err != nil {
@@ -127,6 +129,23 @@ func (v *verifier) file(name string) error {
 	v.report.Bytes += good
 	if corrupt(err) {
 		return &Damage{File: name, Line: v.lines + 1, Offset: v.offset, What: fmt.Sprintf("what was compressed is cut off or changed (%v)", err)}
+	}
+	return err
+}
+
+// torn says of an end that is no whole record what it can be. last: no file
+// follows. What a crash leaves and what somebody leaves who cuts the log off look
+// the same, but for what was anchored.
+func (v *verifier) torn(err error, last bool) error {
+	var d *Damage
+	switch {
+	case !errors.As(err, &d) || !d.torn:
+	case !last:
+		d.What += ", and others were given behind it"
+	case len(v.anchor.notes) > 0:
+		d.What += "; " + v.missing()
+	default:
+		d.What += ": a crash leaves it so, and an engine that runs for a moment; the engine's next start cuts that end off and records it"
 	}
 	return err
 }
@@ -152,7 +171,8 @@ func (o *VerifyOptions) open(name string, read *int64) (*source, error) {
 
 func (v *verifier) line(b []byte) error {
 	if err := v.chain.next(b); err != nil {
-		if v.lines == 0 && v.report.Files > 0 {
+		var m misplaced
+		if v.lines == 0 && v.report.Files > 0 && errors.As(err, &m) {
 			err = fmt.Errorf("%w (files are given oldest first, like audit.log.0* audit.log)", err)
 		}
 		return err
@@ -201,6 +221,9 @@ func (v *verifier) line(b []byte) error {
 func (v *verifier) first(l *line) error {
 	v.report.First = string(l.ts)
 	v.report.Before = v.chain.first - 1
+	if v.report.Before > 0 && v.report.Files > 0 {
+		return fmt.Errorf("the records 1 to %d are missing: the files that were given before this one are empty", v.report.Before)
+	}
 	var past header
 	if l.prev != nil {
 		var err error

@@ -50,7 +50,14 @@ func readAnchor(r io.Reader, keys checkpoint.Verifiers) (anchor, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return a, fmt.Errorf("reading the anchor: %w", err)
 	}
-	take := func(msg []byte) error { return a.take(msg, keys) }
+	n := 0
+	take := func(msg []byte) error {
+		n++
+		if err := a.take(msg, keys); err != nil {
+			return fmt.Errorf("checkpoint %d: %w", n, err)
+		}
+		return nil
+	}
 	if bytes.Contains(head, []byte(recordStart)) {
 		err = eachCheckpoint(br, take)
 	} else {
@@ -78,7 +85,7 @@ func (a *anchor) take(msg []byte, keys checkpoint.Verifiers) error {
 		a.foreign++
 		return nil
 	case !signed && a.origin != "" && c.Origin != a.origin:
-		return fmt.Errorf("it has checkpoints of several logs, %s and %s: give the key of one with --key", a.origin, c.Origin)
+		return fmt.Errorf("the checkpoints before are of %s and this one is of %s, of two logs, or of one whose key was changed: give its keys with --key", a.origin, c.Origin)
 	case len(a.notes) == maxAnchored:
 		return fmt.Errorf("more than %d checkpoints: give the part since the last audit", maxAnchored)
 	}
@@ -121,7 +128,7 @@ func (v *verifier) compare(tree *checkpoint.Frontier) error {
 			continue
 		}
 		if n.root != tree.Root() {
-			from := ""
+			from := ", or the anchor is another log's"
 			if v.report.AnchorSize > 0 {
 				from = fmt.Sprintf(", though the first %d are", v.report.AnchorSize)
 			}
@@ -142,11 +149,16 @@ func (v *verifier) cut() error {
 	if len(v.anchor.notes) == 0 {
 		return nil
 	}
+	return &Damage{File: v.name, Line: v.lines + 1, Offset: v.offset, What: v.missing()}
+}
+
+// missing says what an anchor knows of and the log has not.
+func (v *verifier) missing() string {
 	n := &v.anchor.notes[len(v.anchor.notes)-1]
 	size := v.chain.tree.Size()
-	what := fmt.Sprintf("the last %d records that were anchored at %s are missing: the log's end was cut off", n.size-size, n.time())
+	what := fmt.Sprintf("the last %d records that were anchored at %s are missing: the log's end was cut off, or files behind this one were not given", n.size-size, n.time())
 	if v.report.Anchored == 0 {
 		what += fmt.Sprintf(", or it is another log: no checkpoint of the anchor is over its %d records or fewer", size)
 	}
-	return &Damage{File: v.name, Line: v.lines + 1, Offset: v.offset, What: what}
+	return what
 }

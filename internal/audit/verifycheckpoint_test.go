@@ -201,7 +201,7 @@ func TestAnAnchorThatSaysNothingIsRefused(t *testing.T) {
 	_, err = try([]byte("log.example\n7\n\n— a AAAA\n"), checkpoint.Verifiers{})
 	wantErr(t, err, "the anchor: ", "checkpoint note")
 	_, err = try(both, checkpoint.Verifiers{})
-	wantErr(t, err, "several logs", "--key")
+	wantErr(t, err, "of two logs, or of one whose key was changed", "--key")
 	rep, err := try(both, trusted(t, w.s))
 	check(t, err)
 	if rep.AnchorForeign != 1 || rep.Anchored != int64(len(w.notes)) {

@@ -64,6 +64,8 @@ type Report struct {
 	// began: behind a crash, those since the last checkpoint. They are as that
 	// engine found them. FoundFirst and FoundLast are the first of them in a row.
 	Found, FoundFirst, FoundLast uint64
+
+	damaged bool // the records end with damage, and not with the log
 }
 
 // Write renders r for people.
@@ -105,6 +107,9 @@ func (r *Report) writeOddities(b *strings.Builder) {
 	}
 	if r.Unasked > 0 {
 		fmt.Fprintf(b, "\n%d completions have no decision before them", r.Unasked)
+		if r.Before > 0 {
+			b.WriteString(": it may stand in the records that were not given")
+		}
 	}
 	if r.ClockJumps > 0 {
 		fmt.Fprintf(b, "\nthe clock was set %d times, first at %s; the order of records is that of the file", r.ClockJumps, r.FirstJump)
@@ -130,6 +135,8 @@ func (r *Report) writeCheckpoints(b *strings.Builder) {
 	case r.Authenticated:
 		fmt.Fprintf(b, "\nauthenticated: records 1 to %d are signed by a key that was given, at %s", r.Covered, r.CoveredTime)
 		switch n := last - r.Covered; {
+		case n == 1 && r.CheckpointSize == r.Covered && r.damaged:
+			b.WriteString("\nbehind them is that checkpoint, and then the damage")
 		case n == 1 && r.CheckpointSize == r.Covered:
 			b.WriteString("\nnothing stands behind them but that checkpoint")
 		case n > 0:
@@ -140,6 +147,11 @@ func (r *Report) writeCheckpoints(b *strings.Builder) {
 			if n := r.Found - (r.FoundLast - r.FoundFirst + 1); n > 0 {
 				fmt.Fprintf(b, ", and %d more at later starts", n)
 			}
+		}
+	case r.Anchored > 0:
+		fmt.Fprintf(b, "\nunauthenticated: no key was given to check the checkpoints with (--key); records 1 to %d are those that were anchored, as far as nobody who can write the file can write the anchor", r.AnchorSize)
+		if n := last - r.AnchorSize; n > 1 || n == 1 && r.CheckpointSize != r.AnchorSize {
+			fmt.Fprintf(b, "; the %d records behind them whoever can write the file could have changed, or cut off", n)
 		}
 	case r.Checkpoints > 0:
 		b.WriteString("\nunauthenticated: no key was given to check the checkpoints with (--key); whoever can write the file could have signed it anew")

@@ -28,6 +28,8 @@ func EachAnchored(r io.Reader, fn func(msg []byte) error) error {
 			return fmt.Errorf("reading an anchor: line %d: a note longer than %d bytes: notes are parted by one empty line", n, MaxNote)
 		case err != nil:
 			return fmt.Errorf("reading an anchor: %w", err)
+		case bytes.HasSuffix(line, []byte("\r\n")):
+			return fmt.Errorf("reading an anchor: line %d: it ends with a carriage return, which no note has: copy the file anew, as it is", n)
 		case len(line) > 1:
 			msg = append(msg, line...)
 			continue

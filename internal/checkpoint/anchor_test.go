@@ -56,6 +56,7 @@ func TestAMangledAnchorIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		text, want string
 	}{
+		"lines of another system": {strings.ReplaceAll(string(file), "\n", "\r\n"), "line 1: it ends with a carriage return"},
 		"an empty line at first":  {"\n" + string(file), "line 1"},
 		"two empty lines between": {string(notes[0]) + "\n\n" + string(notes[1]), "line 9"},
 		"two empty lines within":  {"a\n\n\n— b c\n", "line 3"},
