@@ -76,6 +76,15 @@ type Entry struct {
 	ClockJumpMS int64  `json:"clock_jump_ms,omitempty"`
 	Checkpoint  string `json:"checkpoint,omitempty"` // a signed note
 	Segment     string `json:"segment,omitempty"`    // the file that this one continues
+	Resumed     bool   `json:"resumed,omitempty"`    // the file had records before this start
+	Torn        *Torn  `json:"torn,omitempty"`       // what was cut off its end
+}
+
+// Torn is the end of a file that was no whole record, and was cut off.
+type Torn struct {
+	Bytes  int64  `json:"bytes"`
+	File   string `json:"file"` // that keeps it
+	SHA256 string `json:"sha256"`
 }
 
 // Read decodes the records of r in order and hands each to fn. It checks their
@@ -154,11 +163,30 @@ func (e *Entry) set(key string, v []byte) {
 		e.Mitm = string(v) == "true"
 	case "truncated":
 		e.Truncated = string(v) == "true"
+	case "resumed":
+		e.Resumed = string(v) == "true"
+	case "torn":
+		if v[0] == '{' {
+			e.Torn = new(Torn)
+			eachMember(v, e.Torn.set)
+		}
 	default:
 		n, err := strconv.ParseInt(string(v), 10, 64)
 		if err == nil {
 			e.setInt(key, n)
 		}
+	}
+}
+
+func (t *Torn) set(key string, v []byte) {
+	switch {
+	case key == "bytes":
+		t.Bytes, _ = strconv.ParseInt(string(v), 10, 64) // 0: not the engine's
+	case v[0] != '"':
+	case key == "file":
+		t.File = text(v[1 : len(v)-1])
+	case key == "sha256":
+		t.SHA256 = text(v[1 : len(v)-1])
 	}
 }
 

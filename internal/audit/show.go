@@ -158,14 +158,24 @@ func (e *Entry) row() string {
 	number("status ", e.StatusCode, "")
 	add("reason ", e.Reason)
 	add("rule ", e.Rule)
-	number("in ", e.RequestBytes, "B")
-	number("out ", e.ResponseBytes, "B")
+	number("sent ", e.RequestBytes, "B")
+	number("received ", e.ResponseBytes, "B")
+	if e.Truncated {
+		cols = append(cols, "CUT OFF")
+	}
 	number("", e.DurationMS, "ms")
 	number("attempt ", e.Attempt, "")
 	number("times ", e.Count, "")
 	number("clock set by ", e.ClockJumpMS, "ms")
 	if e.Observed {
 		cols = append(cols, "OBSERVED")
+	}
+	if e.Resumed {
+		cols = append(cols, "resumed")
+	}
+	add("continues ", e.Segment)
+	if e.Torn != nil {
+		cols = append(cols, "torn end of "+strconv.FormatInt(e.Torn.Bytes, 10)+"B kept in "+clean(e.Torn.File))
 	}
 	add("", e.Detail)
 	return strings.Join(cols, "  ")

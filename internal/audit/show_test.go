@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -118,12 +119,41 @@ func TestTheTableCannotDriveATerminal(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"POST  https://api.example.com/v1/messages", "status 200", "out 1024B", "42ms", "allowed/end", "attempt 2",
+		"POST  https://api.example.com/v1/messages", "status 200", "sent 17B", "received 1024B", "42ms", "allowed/end", "attempt 2",
 		"denied", "DELETE  https://evil.example:8443/", "rule no-deletes", "OBSERVED", "times 4", `not\nthis`, `\x1b[2J`, "…", "engine_start",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
+	}
+}
+
+// TestTheTableSaysWhatBecameOfTheFile has an engine begin behind a torn end.
+func TestTheTableSaysWhatBecameOfTheFile(t *testing.T) {
+	file := logFile(t)
+	c := Config{File: file, Rotate: Rotation{Size: 2 << 10}}
+	closeLog(t, open(t, c))
+	write(t, file, append(contents(t, file), "{\"agent"...))
+	l := open(t, c)
+	for id := uint64(1); len(files(t, file)) < 2; id++ {
+		requests(t, l, id, 1)
+	}
+	cut := completion(99)
+	cut.Truncated = true
+	check(t, l.Complete(cut))
+	closeLog(t, l)
+	var out string
+	for _, name := range files(t, file) {
+		out += show(t, contents(t, name), ShowOptions{})
+	}
+	for _, want := range []string{"resumed  torn end of 7B kept in " + filepath.Base(file) + ".torn-000000000002-", "received 1024B  CUT OFF", "reason segment  continues " + filepath.Base(file) + ".000000000001\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	torn := entries(t, files(t, file)[0])[2]
+	if torn.Torn == nil || torn.Torn.Bytes != 7 || len(torn.Torn.SHA256) != 64 || !torn.Resumed {
+		t.Errorf("%+v", torn)
 	}
 }
 
