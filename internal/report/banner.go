@@ -24,8 +24,12 @@ func (r *Report) banner() []para {
 	case p.Records == 0:
 		return []para{say("VERIFIED: the log is empty")}
 	}
+	headline := say("VERIFIED: ", plural(p.Records, "record")+", each one unchanged and in its place")
+	if !p.Authenticated && p.Anchored == 0 { // whoever made all of them anew made them so too
+		headline = say("CONSISTENT: ", plural(p.Records, "record")+", each one continues the one before")
+	}
 	b := []para{
-		say("VERIFIED: ", plural(p.Records, "record")+", each one unchanged and in its place"),
+		headline,
 		say("The chain of hashes is whole from the first record to the last, whose event_hash is ", logged(p.Head), "."),
 	}
 	if p.Authenticated {
@@ -58,6 +62,12 @@ func (r *Report) cautions() (out []para) {
 		out = append(out, say(fmt.Sprintf("SIGNED AS FOUND: "+plural(int64(p.Found), "record")+", the first of them %d to %d, stood in the log unsigned when an engine started and went on from them. ", p.FoundFirst, p.FoundLast)+
 			"A crash leaves the last few so. Whoever could write the files until then could have changed them."))
 	case p.Authenticated:
+	case p.Anchored > 0:
+		out = append(out, say("UNAUTHENTICATED: no key to check signatures with was given. The records 1 to "+strconv.FormatUint(p.AnchorSize, 10)+
+			" are those that were anchored, as far as nobody who can write the files can write the anchor."))
+		if n := int64(p.Before) + p.Records - int64(p.AnchorSize); n > 1 || n == 1 && p.CheckpointSize != p.AnchorSize {
+			out = append(out, say("NOT ANCHORED YET: "+plural(n, "record")+" behind them. Whoever can write the files could have changed them, or cut them off."))
+		}
 	case p.Checkpoints > 0:
 		out = append(out, say("UNAUTHENTICATED: the log has "+plural(p.Checkpoints, "checkpoint")+", and no key to check their signatures with was given. "+
 			"Whoever can write the files could have signed another log, or cut whole records off its end."))

@@ -111,6 +111,7 @@ type collector struct {
 	unasked int64              // completions without a decision
 
 	timeline timeline
+	lumped   int64 // refusals in records that stand for several
 	total    [verdicts]int64
 	agents   table[agentKey, agentRow]
 	pairs    table[pairKey, traffic]
@@ -207,6 +208,9 @@ func (c *collector) engine(e *audit.Entry, at ref) {
 	what := event{at: at, time: e.Time, number: e.Count, first: keep(e.First), last: keep(e.Last), text: keep(e.Detail)}
 	switch e.Reason {
 	case "audit_recovered":
+		if e.Torn != nil {
+			what.text = keep(tornText(e.Torn) + ": " + e.Detail)
+		}
 		c.troubles.add(what)
 	case "retention":
 		c.removed.add(what)
@@ -227,7 +231,7 @@ func (c *collector) follow(e *audit.Entry, at ref, in bool) {
 	}
 	switch e.Event {
 	case "engine_start":
-		c.now.start(e.Raw)
+		c.now.start(e)
 	case "engine_shutdown":
 		c.now.stopped = true
 	}
@@ -293,28 +297,26 @@ func (c *collector) settle() {
 	clear(c.pending)
 }
 
-// start reads what engine_start says of the engine. The line verified, or the
+// start reads what engine_start says of the engine. The record verified, or the
 // report says that it did not.
-func (s *session) start(line []byte) {
+func (s *session) start(e *audit.Entry) {
 	var r struct {
 		Payload struct {
-			Engine  map[string]string `json:"engine"`
-			Resumed bool              `json:"resumed"`
-			Torn    *struct {
-				Bytes  int64  `json:"bytes"`
-				File   string `json:"file"`
-				SHA256 string `json:"sha256"`
-			} `json:"torn"`
+			Engine map[string]string `json:"engine"`
 		} `json:"payload"`
 	}
-	s.engine, s.began = true, true
-	if json.Unmarshal(line, &r) != nil {
+	s.engine, s.began, s.resumed = true, true, e.Resumed
+	if e.Torn != nil {
+		s.torn = keep(tornText(e.Torn))
+	}
+	if json.Unmarshal(e.Raw, &r) != nil {
 		return // members of other types: not the engine's
 	}
-	s.version, s.command, s.resumed = keep(r.Payload.Engine["version"]), keep(r.Payload.Engine["command"]), r.Payload.Resumed
-	if t := r.Payload.Torn; t != nil {
-		s.torn = keep(plural(t.Bytes, "byte") + " of an unfinished record were cut off the file at this start and kept in " + t.File)
-	}
+	s.version, s.command = keep(r.Payload.Engine["version"]), keep(r.Payload.Engine["command"])
+}
+
+func tornText(t *audit.Torn) string {
+	return plural(t.Bytes, "byte") + " of an unfinished record were cut off the file and kept in " + t.File
 }
 
 // egress takes a record about a request.
@@ -356,6 +358,9 @@ func (c *collector) decision(s *seen, at ref, n int64) {
 	e, who, host := s.Entry, agentOf(s.Entry), hostOf(s.Entry)
 	c.total[s.verdict] += n
 	c.timeline.add(e.Time, s.verdict, n)
+	if n > 1 {
+		c.lumped += n
+	}
 	agent := c.agents.at(who)
 	agent.by[s.verdict] += n
 	agent.add(e, at, n)

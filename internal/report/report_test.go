@@ -154,7 +154,7 @@ func TestTimeBoundsWhatIsReportedAndNotWhatIsVerified(t *testing.T) {
 	file := smallLog(t).file()
 	at := time.Date(2026, 5, 15, 10, 0, 0, 0, time.UTC)
 	after := gather(t, Options{Files: []string{file}, Since: at})
-	has(t, markdownOf(t, after), "VERIFIED: 28 records", "4 records from 2026-05-15 10:00:00Z on", "| Requests |", "| 1 | 1 | 0 | 0 | 0 |", "pypi.org")
+	has(t, markdownOf(t, after), "CONSISTENT: 28 records", "4 records from 2026-05-15 10:00:00Z on", "| Requests |", "| 1 | 1 | 0 | 0 | 0 |", "pypi.org")
 	hasNot(t, markdownOf(t, after), "api.openai.com", "sess_1778838131123")
 	before := gather(t, Options{Files: []string{file}, Until: at})
 	has(t, markdownOf(t, before), "24 records before 2026-05-15 10:00:00Z", "api.openai.com")
@@ -184,7 +184,7 @@ func TestTheTopSaysHowFarTheLogIsProven(t *testing.T) {
 		p       audit.Report
 		has, no []string
 	}{
-		"no checkpoints":    {audit.Report{Records: 9}, []string{unauthenticated, "no signature was checked"}, []string{"ANCHORED", "INCOMPLETE"}},
+		"no checkpoints":    {audit.Report{Records: 9}, []string{"> **CONSISTENT: 9 records, each one continues the one before", unauthenticated, "no signature was checked"}, []string{"ANCHORED", "INCOMPLETE"}},
 		"no key":            {audit.Report{Records: 9, Checkpoints: 2}, []string{unauthenticated, "the log has 2 checkpoints"}, []string{"NOT SIGNED"}},
 		"all signed":        {audit.Report{Records: 9, Authenticated: true, Covered: 8, CheckpointSize: 8, CoveredTime: "2026"}, []string{"AUTHENTICATED: a key that was given signed the records 1 to 8, at `2026`"}, []string{unauthenticated, "NOT SIGNED"}},
 		"signed but an end": {audit.Report{Records: 9, Authenticated: true, Covered: 5, CheckpointSize: 7}, []string{"NOT SIGNED YET: 4 records"}, []string{unauthenticated}},
@@ -200,9 +200,10 @@ func TestTheTopSaysHowFarTheLogIsProven(t *testing.T) {
 		},
 		"an anchor": {
 			audit.Report{Records: 9, Anchored: 3, AnchorSize: 7, AnchorTime: "2026", AnchorForeign: 1},
-			[]string{"ANCHORED: 3 checkpoints", "records 1 to 7, at `2026`", "1 checkpoint of the anchor were left out", unauthenticated},
-			nil,
+			[]string{"> **VERIFIED: 9", "ANCHORED: 3 checkpoints", "records 1 to 7, at `2026`", "1 checkpoint of the anchor were left out", unauthenticated, "NOT ANCHORED YET: 2 records"},
+			[]string{"could have signed another log"},
 		},
+		"an anchor to its end": {audit.Report{Records: 9, Anchored: 3, AnchorSize: 8, CheckpointSize: 8}, []string{unauthenticated}, []string{"NOT ANCHORED"}},
 	} {
 		r := &Report{o: Options{Files: []string{"f"}}, c: newCollector(time.Time{}, time.Time{}), proof: row.p}
 		md := markdownOf(t, r)
@@ -214,6 +215,14 @@ func TestTheTopSaysHowFarTheLogIsProven(t *testing.T) {
 			t.Errorf("%s: %d cautions in the page", what, n)
 		}
 	}
+}
+
+// TestAnEndThatWasCutWhileTheEngineRanIsReported has the record of an engine that
+// had to open its file anew.
+func TestAnEndThatWasCutWhileTheEngineRanIsReported(t *testing.T) {
+	l := smallLog(t)
+	l.add("engine_heartbeat", members{"reason": "audit_recovered", "detail": "input/output error", "torn": members{"bytes": 1, "file": "audit.log.torn-2", "sha256": strings.Repeat("a", 64)}})
+	has(t, markdownOf(t, gather(t, Options{Files: []string{l.file()}})), "1 byte of an unfinished record were cut off the file and kept in audit.log.torn-2: input/output error")
 }
 
 func TestADamagedLogIsRefused(t *testing.T) {
@@ -242,7 +251,7 @@ func TestADamagedLogIsRefused(t *testing.T) {
 		}
 	}
 	r := gather(t, Options{Files: []string{smallLog(t).file()}, Unverified: true})
-	has(t, markdownOf(t, r), "> **VERIFIED: 28 records")
+	has(t, markdownOf(t, r), "> **CONSISTENT: 28 records")
 }
 
 // TestWhatIsReportedIsWhatWasVerified has a log that can be read once: whoever

@@ -164,6 +164,9 @@ func (r *Report) overTime() section {
 	if r.c.jumps.n > 0 {
 		s.intro = append(s.intro, say("The clock was set "+times(r.c.jumps.n)+" meanwhile (see the log itself): the order of records is that of their numbers, not that of time."))
 	}
+	if r.c.lumped > 0 {
+		s.intro = append(s.intro, say(plural(r.c.lumped, "refusal")+" that were counted together stand at the time of the record that counts them, and came before it."))
+	}
 	s.parts = append(s.parts, part{stack: &stack{*t}})
 	if t.untimed != 0 {
 		s.intro = append(s.intro, say(plural(t.untimed, "request")+" left out: the time cannot be read."))
