@@ -182,7 +182,7 @@ var idShape = regexp.MustCompile(`^(?:` + strings.Join([]string{
 }, "|") + `)$`)
 
 func (s *suggestion) write(w io.Writer) {
-	fmt.Fprintln(w, "# Suggested by aegrail-engine from an audit log: it allows what was seen, no more.")
+	fmt.Fprintln(w, "# Suggested by aegrail-engine from an audit log: it allows what was seen, and more where a comment says so.")
 	fmt.Fprintln(w, "# Read it before you use it.")
 	agents := slices.SortedFunc(maps.Keys(s.agents), func(a, b identity.Principal) int { return strings.Compare(a.ID(), b.ID()) })
 	for i, who := range agents {

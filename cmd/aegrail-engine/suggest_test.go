@@ -57,6 +57,27 @@ func TestLongListsOfPathsAreWidened(t *testing.T) {
 	}
 }
 
+// Each way in which a rule allows more than was seen is said where it does.
+func TestASuggestionSaysWhereItAllowsMore(t *testing.T) {
+	seen := map[visitKey]*visit{{"GET", "/**"}: {count: 1, hiddenPaths: true}, {"GET", "/v1/*"}: {count: 2, general: true}}
+	rules := toRules(seen)
+	if len(rules) != 1 {
+		t.Fatal(rules)
+	}
+	var b strings.Builder
+	rules[0].write(&b, site{"https", "a.test", 443}, map[string]int{})
+	rules[0].widened = true
+	rules[0].write(&b, site{"https", "a.test", 443}, map[string]int{})
+	for _, want := range []string{
+		"# * stands where ids were seen\n", "# too many paths to list: narrow these\n", "        - \"/v1/*\"\n",
+		"        - \"/**\"  # all: the log keeps these paths as hashes, write the patterns yourself\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+}
+
 // What suggest writes must load, whatever was in the log.
 func TestSuggestionsLoad(t *testing.T) {
 	for _, s := range []string{"a.test", "/v1/x", "/a b", "/%2A", "127.0.0.1/32", "*", "no", "1.10", "/x: y", `/"`, "/#", "/ü", "-", "2026-01-01"} {

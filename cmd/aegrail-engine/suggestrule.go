@@ -129,17 +129,19 @@ func (r suggestedRule) write(w io.Writer, at site, names map[string]int) {
 		return
 	}
 	fmt.Fprintf(w, "      methods: [%s]\n", strings.Join(r.methods, ", "))
-	switch {
-	case r.hiddenPaths:
-		fmt.Fprintln(w, "      # the log keeps these paths as hashes: write the patterns yourself")
-	case r.widened:
+	if r.widened {
 		fmt.Fprintln(w, "      # too many paths to list: narrow these")
-	case r.general:
+	}
+	if r.general {
 		fmt.Fprintln(w, "      # * stands where ids were seen")
 	}
 	fmt.Fprintln(w, "      paths:")
 	for _, p := range r.paths {
-		fmt.Fprintf(w, "        - %s\n", quoteYAML(p))
+		why := ""
+		if p == "/**" && r.hiddenPaths {
+			why = "  # all: the log keeps these paths as hashes, write the patterns yourself"
+		}
+		fmt.Fprintf(w, "        - %s%s\n", quoteYAML(p), why)
 	}
 	if q := r.quirks.names(); q != "" {
 		fmt.Fprintf(w, "      path: {%s}\n", q)
