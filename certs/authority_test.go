@@ -279,16 +279,23 @@ func TestK03Files(t *testing.T) {
 		harm  func(t *testing.T, dir string)
 		about string // "": loads
 	}{
-		"whole":             {func(*testing.T, string) {}, ""},
-		"without ca.crt":    {func(t *testing.T, dir string) { remove(t, dir, RootFile) }, ""},
-		"without tls.crt":   {func(t *testing.T, dir string) { remove(t, dir, CertFile) }, "loading CA certificate: open"},
-		"without tls.key":   {func(t *testing.T, dir string) { remove(t, dir, KeyFile) }, "loading CA key: open"},
-		"ca.crt empty":      {func(t *testing.T, dir string) { write(t, dir, RootFile, nil) }, "loading CA root: no certificate"},
-		"ca.crt directory":  {func(t *testing.T, dir string) { remove(t, dir, RootFile); mkdir(t, dir, RootFile) }, "loading CA root: read"},
-		"tls.crt garbage":   {func(t *testing.T, dir string) { write(t, dir, CertFile, []byte("x")) }, "loading CA certificate: no certificate"},
-		"tls.key garbage":   {func(t *testing.T, dir string) { write(t, dir, KeyFile, []byte("x")) }, "loading CA key: no private key"},
-		"tls.key another's": {func(t *testing.T, dir string) { write(t, dir, KeyFile, keyPEM(t, testKey(t, "P-256"))) }, "key mismatch"},
-		"tls.crt endless":   {func(t *testing.T, dir string) { write(t, dir, CertFile, make([]byte, maxCAFile+1)) }, "longer than 1048576 bytes"},
+		"whole":           {func(*testing.T, string) {}, ""},
+		"without ca.crt":  {func(t *testing.T, dir string) { remove(t, dir, RootFile) }, ""},
+		"without tls.crt": {func(t *testing.T, dir string) { remove(t, dir, CertFile) }, "loading CA certificate: open"},
+		"without tls.key": {func(t *testing.T, dir string) { remove(t, dir, KeyFile) }, "loading CA key: open"},
+		"ca.crt empty":    {func(t *testing.T, dir string) { write(t, dir, RootFile, nil) }, "loading CA root: no certificate"},
+		"ca.crt another's": {func(t *testing.T, dir string) {
+			write(t, dir, RootFile, certsPEM(sign(t, caOf("another"), testKey(t, "P-256"), nil, nil)))
+		}, "does not chain to what clients are to trust"},
+		"ca.crt another's and its own": {func(t *testing.T, dir string) {
+			write(t, dir, RootFile, certsPEM(sign(t, caOf("another"), testKey(t, "P-256"), nil, nil), ca))
+		}, ""},
+		"ca.crt of its key, made anew": {func(t *testing.T, dir string) { write(t, dir, RootFile, certsPEM(sign(t, caOf("ca"), key, nil, nil))) }, ""},
+		"ca.crt directory":             {func(t *testing.T, dir string) { remove(t, dir, RootFile); mkdir(t, dir, RootFile) }, "loading CA root: read"},
+		"tls.crt garbage":              {func(t *testing.T, dir string) { write(t, dir, CertFile, []byte("x")) }, "loading CA certificate: no certificate"},
+		"tls.key garbage":              {func(t *testing.T, dir string) { write(t, dir, KeyFile, []byte("x")) }, "loading CA key: no private key"},
+		"tls.key another's":            {func(t *testing.T, dir string) { write(t, dir, KeyFile, keyPEM(t, testKey(t, "P-256"))) }, "key mismatch"},
+		"tls.crt endless":              {func(t *testing.T, dir string) { write(t, dir, CertFile, make([]byte, maxCAFile+1)) }, "longer than 1048576 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := good(t)

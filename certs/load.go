@@ -76,7 +76,35 @@ func LoadFiles(cert, key, root string, now time.Time) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s, %s: %w", cert, key, err)
 	}
+	if rootsPEM != nil {
+		if err := a.leadsTo(rootsPEM, now); err != nil {
+			return nil, fmt.Errorf("%s, %s: %w; take all files from the same CA", cert, root, err)
+		}
+	}
 	return a, nil
+}
+
+// leadsTo refuses roots of another CA: who trusts them alone would reject every leaf. New does not see it where the signer is
+// self-signed, as that is a root itself, whatever it came with. What is tried is what a client does with a leaf.
+func (a *Authority) leadsTo(rootsPEM []byte, now time.Time) error {
+	roots, path := x509.NewCertPool(), x509.NewCertPool()
+	roots.AppendCertsFromPEM(rootsPEM)
+	for _, c := range a.path {
+		path.AddCert(c)
+	}
+	host, _ := a.permittedName() // New has minted a leaf for it
+	key, err := NewLeafKey()
+	if err != nil {
+		return err
+	}
+	leaf, err := a.Mint(host, key, now)
+	if err != nil {
+		return err
+	}
+	if _, err := leaf.Leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: path, CurrentTime: now}); err != nil {
+		return fmt.Errorf("CA %q does not chain to what clients are to trust: %w", a.cert.Subject, err)
+	}
+	return nil
 }
 
 // LoadDir loads tls.crt, tls.key and, if it is there, ca.crt from dir. The kubelet replaces a mounted Secret by moving one

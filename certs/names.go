@@ -181,10 +181,10 @@ func parsePermit(entry string) (*net.IPNet, string, error) {
 	if strings.Contains(entry, "/") {
 		prefix, err := netip.ParsePrefix(entry)
 		if err != nil {
-			return nil, "", fmt.Errorf("not a CIDR range: %w", err)
+			return nil, "", fmt.Errorf("%w, and not a CIDR range: want a host alone, *.suffix or a range like 10.0.0.0/8, without scheme, port and path", ErrHost)
 		}
 		if prefix != prefix.Masked() || prefix.Addr().Is4In6() {
-			return nil, "", fmt.Errorf("bits are set beyond the prefix, or it is IPv4 in IPv6; write %s", prefix.Masked())
+			return nil, "", fmt.Errorf("%w: bits are set beyond the prefix, or it is IPv4 in IPv6; write %s", ErrHost, prefix.Masked())
 		}
 		return ipNet(prefix), "", nil
 	}
