@@ -246,10 +246,11 @@ func TestProxyVariablesLeadToTheEngineOrNowhere(t *testing.T) {
 		"only some, in lower case": {[]string{"https_proxy=http://127.0.0.1:15080", "SSL_CERT_FILE=/x"}, true, false, "https_proxy"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := machine(t, Config{Environ: c.environ, Forward: 15080, Advisory: c.advisory}, nil)
+			p := machine(t, Config{Environ: c.environ, Transparent: 15001, Forward: 15080, Advisory: c.advisory}, map[string]string{"proc/net/tcp": tcpTable, "proc/net/tcp6": tcp6Table})
 			finds(t, p.proxies(), c.held, c.says)
 		})
 	}
+	finds(t, machine(t, Config{Transparent: 15001, Forward: 15080}, nil).proxies(), false, "nobody listens on port 15001")
 }
 
 // listens calls serve for each connection to a new port of loopback.

@@ -248,6 +248,9 @@ func (p *patient) proxies() outcome {
 		return open("no proxy variable is set, and nothing else leads to the engine")
 	}
 	if len(set) == 0 {
+		if _, ok := p.listener(p.Transparent); !ok {
+			return open("none is set, and nobody listens on port %d, which the kernel would redirect to", p.Transparent)
+		}
 		return held("none is set, and none is needed: the kernel redirects")
 	}
 	for _, name := range set {
