@@ -38,6 +38,7 @@ func readmeCommands(t *testing.T) [][]string {
 		for line := range strings.Lines(block) {
 			if rest, ok := strings.CutPrefix(line, "$ aegrail-engine "); ok {
 				rest, _, _ = strings.Cut(rest, "#")
+				rest, _, _ = strings.Cut(rest, ">") // where a shell sends its output
 				all = append(all, strings.Fields(rest))
 			}
 		}
@@ -90,6 +91,36 @@ func TestTheAuditorsSessionIsAScript(t *testing.T) {
 	}
 	if commands != 5 {
 		t.Errorf("%d commands, want five", commands)
+	}
+}
+
+// TestREADMEsLogSessionMakesWhatItReads: who types its lines one after the other
+// must not be asked for a file that none of them has written.
+func TestREADMEsLogSessionMakesWhatItReads(t *testing.T) {
+	made, read := map[string]bool{"policy.yaml": true, "ca": true}, 0
+	for _, block := range fences(t, "console") {
+		if !strings.Contains(block, " audit prove ") {
+			continue
+		}
+		for line := range strings.Lines(block) {
+			line, _, _ = strings.Cut(line, "#")
+			words := strings.Fields(line)
+			for i, word := range words[:len(words)-1] {
+				switch word {
+				case ">", "-o", "--audit-anchor":
+					made[words[i+1]] = true
+				case "--audit-file":
+					made[words[i+1]], made[words[i+1]+".key"] = true, true
+				case "--key", "--anchor", "--proof", "--policy", "--ca-dir", "key", "verify", "report", "show", "prove":
+					if read++; !made[words[i+1]] {
+						t.Errorf("nothing has made %s before: %s", words[i+1], line)
+					}
+				}
+			}
+		}
+	}
+	if read < 10 {
+		t.Errorf("%d files", read)
 	}
 }
 
