@@ -92,10 +92,14 @@ func (l logged) url() string {
 	return url
 }
 
-// request names the request for people.
+// request names the request for people, or the connection that none came of.
 func (l logged) request() string {
 	what := l.url()
-	if what == "" {
+	switch {
+	case what != "":
+	case l.isTunnel():
+		what = "a connection that named no host"
+	default:
 		what = l.Scheme + "://" + l.authority() + l.PathPattern
 	}
 	return strings.TrimSpace(printable(l.Method + " " + what))
