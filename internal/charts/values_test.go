@@ -55,6 +55,7 @@ func TestBadValuesAreRefusedWithTheirPlace(t *testing.T) {
 		{"gateways[0].namespace=" + namespace, "release's own namespace"},
 		{"gateways[0].namespace=x,gateways[1].namespace=x", "gateways: x is there twice"},
 		{"gateways[0].namespace=x,gateways[0].minReplicas=9", "maxReplicas is below minReplicas"},
+		{"gateways[0].namespace=x,gateways[0].resources.limits.memory=1Gi", "gateways: x: resources.requests.cpu is missing"},
 		{"gateways[0].replicas=2,gateways[0].namespace=x", "'replicas' not allowed"},
 		{"gateways[0].minReplicas=2", "'namespace'"},
 		{"plain.namespaces[0].name=" + namespace, "release's own namespace"},

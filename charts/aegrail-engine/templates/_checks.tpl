@@ -23,6 +23,37 @@
 {{- if lt (int (.maxReplicas | default 6)) (int (.minReplicas | default 2)) }}
 {{- fail (printf "gateways: %s: maxReplicas is below minReplicas" .namespace) }}
 {{- end }}
+{{- $resources := .resources | default $.Values.engine.resources }}
+{{- if not (or (($resources).requests).cpu (($resources).limits).cpu) }}
+{{- fail (printf "gateways: %s: resources.requests.cpu is missing; replicas scale by how much of it they use" .namespace) }}
+{{- end }}
 {{- $served = append $served .namespace }}
+{{- end }}
+{{- include "aegrail.clusterChecks" . }}
+{{- end }}
+
+{{/*
+What only the cluster can say. Helm finds it too, but in the middle of an upgrade, or in words about ownership. Without a
+cluster (helm template) nothing is found, and nothing is checked.
+*/}}
+{{- define "aegrail.clusterChecks" -}}
+{{- $namespaces := list }}
+{{- range .Values.gateways }}{{ $namespaces = append $namespaces .namespace }}{{ end }}
+{{- range .Values.plain.namespaces }}{{ $namespaces = append $namespaces .name }}{{ end }}
+{{- if and $namespaces (lookup "v1" "Namespace" "" "kube-system") }}
+{{- range $namespaces | uniq }}
+{{- if not (lookup "v1" "Namespace" "" .) }}
+{{- fail (printf "gateways and plain.namespaces: there is no namespace %s yet; make it first: kubectl create namespace %s" . .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if .Values.control.enabled }}
+{{- $there := lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" "aegrail-control" }}
+{{- $owner := (($there).metadata).annotations | default dict }}
+{{- $name := get $owner "meta.helm.sh/release-name" }}
+{{- $namespace := get $owner "meta.helm.sh/release-namespace" }}
+{{- if and $name (or (ne $name .Release.Name) (ne $namespace .Release.Namespace)) }}
+{{- fail (printf "there is one control in a cluster, and this one has it: release %s in namespace %s; upgrade that, or leave control.enabled off here" $name $namespace) }}
+{{- end }}
 {{- end }}
 {{- end }}
