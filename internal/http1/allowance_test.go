@@ -98,3 +98,79 @@ func TestAHeadThatFindsNoRoomIsRefused(t *testing.T) {
 		t.Errorf("behind a body: %v, want ErrNoRoom", err)
 	}
 }
+
+// Whatever there is room for, a body is read to the same bytes, the head stays valid
+// meanwhile, and all that was taken is given back.
+func TestBodiesTakeLargePagesFromAnAllowance(t *testing.T) {
+	const all = 1 << 20
+	big := strings.Repeat("0123456789abcdef", 10_000)
+	longest := "T: " + strings.Repeat("t", MaxTrailer-100) + "\r\n"
+	filler := func(n int) string { return "Pad: " + strings.Repeat("p", n) + "\r\n" }
+	for what, row := range map[string]struct{ head, body, want string }{
+		"a length":                         {"Content-Length: 160000\r\n", big, big},
+		"… behind a head of a page":        {filler(3900) + "Content-Length: 160000\r\n", big, big},
+		"… behind a large head":            {filler(60<<10) + "Content-Length: 160000\r\n", big, big},
+		"one chunk and a long trailer":     {"Transfer-Encoding: chunked\r\n", "27100\r\n" + big + "\r\n0\r\n" + longest + "\r\n", big},
+		"… and a head of a page":           {filler(3900) + "Transfer-Encoding: chunked\r\n", "27100\r\n" + big + "\r\n0\r\n" + longest + "\r\n", big},
+		"little chunks with extensions":    {"Transfer-Encoding: chunked\r\n", strings.Repeat("a;"+strings.Repeat("x", 30)+"\r\n0123456789\r\n", 200) + "0\r\n\r\n", strings.Repeat("0123456789", 200)},
+		"a chunk line of the largest size": {filler(3000) + "Transfer-Encoding: chunked\r\n", "27100\r\n" + big + "\r\n1;" + strings.Repeat("x", MaxChunkLine-10) + "\r\na\r\n0\r\n\r\n", big + "a"},
+	} {
+		for how, pieces := range arrivals {
+			for _, left := range []int{all, 0} {
+				p := &purse{left: left}
+				r := NewReader(pieces(strings.NewReader(with(row.head) + row.body + with("Next: 1\r\n"))))
+				r.BoundBodies(p)
+				var h RequestHead
+				for n, want := range []string{row.want, ""} {
+					if err := r.ReadRequest(&h); err != nil {
+						t.Fatalf("%s, %s: head %d: %v", what, how, n+1, err)
+					}
+					var got strings.Builder
+					for body := r.Body(h.Framing, h.Length); ; {
+						piece, err := body.Next()
+						if got.Write(piece); err != nil {
+							break
+						}
+					}
+					if got.String() != want || string(h.Host) != "a.test" {
+						t.Errorf("%s, %s, %d to take: body %d has %d bytes, want %d; host %q", what, how, left, n+1, got.Len(), len(want), h.Host)
+					}
+				}
+				if left > 0 && p.asked == 0 && len(row.want) > largePage {
+					t.Errorf("%s, %s: nothing was asked for", what, how)
+				}
+				if r.Release(); p.left != left {
+					t.Errorf("%s, %s: %d of %d given back", what, how, p.left, left)
+				}
+			}
+		}
+	}
+}
+
+// A body that is not read to its end gives back what it took with its connection.
+func TestABodyThatBreaksOffGivesBackItsPage(t *testing.T) {
+	for what, end := range map[string]func(*Reader){
+		"its connection ends":    (*Reader).Close,
+		"its reader begins anew": func(r *Reader) { r.Reset(strings.NewReader("")) },
+	} {
+		p := &purse{left: largePage}
+		r := NewReader(strings.NewReader(with("Content-Length: 300000\r\n") + strings.Repeat("b", 200_000)))
+		r.BoundBodies(p)
+		var h RequestHead
+		if err := r.ReadRequest(&h); err != nil {
+			t.Fatal(err)
+		}
+		body := r.Body(h.Framing, h.Length)
+		for p.left > 0 {
+			if _, err := body.Next(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if end(r); p.left != largePage {
+			t.Errorf("%s: %d left, want all", what, p.left)
+		}
+		if r.Release(); p.left != largePage {
+			t.Errorf("%s: %d left after a release, want all", what, p.left)
+		}
+	}
+}

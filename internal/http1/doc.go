@@ -65,6 +65,6 @@
 // finds nothing buffered, or [Reader.Release] or [Reader.Reset] is called. Body
 // bytes never overwrite the head before them: they are read behind it, or into a
 // second page while the head keeps the first. Between messages, blocked in Wait,
-// a Reader holds no page at all. What heads take beyond a small page can be bounded
+// a Reader holds no page at all. What heads and bodies take beyond a small page can be bounded
 // over many Readers ([Reader.Bound]); a head that fits one never meets that.
 package http1

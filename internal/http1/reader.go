@@ -1,6 +1,9 @@
 package http1
 
-import "io"
+import (
+	"io"
+	"sync/atomic"
+)
 
 // Limits on what one message may make the engine hold. The head's and the
 // trailers' deadlines are the caller's, on the connection.
@@ -73,6 +76,9 @@ type Reader struct {
 	large Allowance // for heads that a small page does not hold; nil: there is room for all
 	taken int       // bytes of it
 
+	wide Allowance            // for large pages of bodies; nil: there is room for all
+	roam atomic.Pointer[page] // the page that was taken of it
+
 	lastRead int  // bytes of the latest read
 	filled   bool // the latest read filled all the room it was given
 
@@ -82,10 +88,10 @@ type Reader struct {
 	one      [1]byte // what Wait reads into
 }
 
-// Allowance bounds what the heads of many connections hold that are larger than a
-// small page (4 KiB). It is safe for concurrent use.
+// Allowance bounds what the heads of many connections, or their bodies, hold beyond
+// a small page (4 KiB). It is safe for concurrent use.
 type Allowance interface {
-	Take(bytes int) bool // false: a head that wants them is refused with ErrNoRoom
+	Take(bytes int) bool // false: a head that wants them is refused with ErrNoRoom, a body is read in small pieces
 	Give(bytes int)
 }
 
@@ -99,7 +105,7 @@ func (r *Reader) Reset(src io.Reader) {
 	r.Release()
 	r.Close()
 	clear(r.body.trailers[:cap(r.body.trailers)])
-	*r = Reader{src: src, large: r.large, body: Body{trailers: r.body.trailers[:0]}}
+	*r = Reader{src: src, large: r.large, wide: r.wide, body: Body{trailers: r.body.trailers[:0]}}
 }
 
 // Wait blocks until at least one byte of the next message is there. It is for
@@ -136,11 +142,11 @@ func (r *Reader) Discard(n int) { r.pos += max(0, min(n, r.end-r.pos)) }
 // Release gives back every page that holds nothing unread. All aliases of heads,
 // fields and body bytes become invalid.
 func (r *Reader) Release() {
-	putPage(r.held)
+	r.drop(r.held)
 	r.held = nil
 	r.pin, r.heldPin = 0, 0
 	if r.pos == r.end {
-		putPage(r.page)
+		r.drop(r.page)
 		r.page = nil
 		r.pos, r.end = 0, 0
 		r.Close()
@@ -152,13 +158,53 @@ func (r *Reader) Release() {
 // is read.
 func (r *Reader) Bound(a Allowance) { r.large = a }
 
-// Close gives back what the Reader has of its Allowance. It is for the end of a
+// BoundBodies has bodies take the large pages through which they are read from a.
+// Where there is no room they are read in pieces of 4 KiB. It is called while no body
+// is read.
+func (r *Reader) BoundBodies(a Allowance) { r.wide = a }
+
+// Close gives back what the Reader has of its Allowances. It is for the end of a
 // connection, and looks at no page: somebody may still read a body through one.
 func (r *Reader) Close() {
+	r.closeHead()
+	r.giveWide(r.roam.Load())
+}
+
+// closeHead gives back what the latest head took.
+func (r *Reader) closeHead() {
 	if r.taken > 0 {
 		r.large.Give(r.taken)
 		r.taken = 0
 	}
+}
+
+// giveWide gives back what p took, if it was taken for a body.
+func (r *Reader) giveWide(p *page) {
+	if p != nil && r.roam.CompareAndSwap(p, nil) {
+		r.wide.Give(largePage)
+	}
+}
+
+// drop gives a page back.
+func (r *Reader) drop(p *page) {
+	r.giveWide(p)
+	putPage(p)
+}
+
+// bodyPage returns a page to read a body through, where the one that there is has too
+// little room; nil: it has to do. What is unread fits it.
+func (r *Reader) bodyPage() *page {
+	if r.wide == nil || r.wide.Take(largePage) {
+		p := getPage(largePage)
+		if r.wide != nil {
+			r.roam.Store(p)
+		}
+		return p
+	}
+	if len(r.page.data)-r.end >= minRead {
+		return nil
+	}
+	return getPage(pageSize(r.end - r.pos + minRead))
 }
 
 // take is called before a head waits in a page of n bytes for more of itself.
@@ -228,17 +274,17 @@ func (r *Reader) beginHead() error {
 	}
 	r.owed = false
 	r.body.state = bodyNone
-	putPage(r.held)
+	r.drop(r.held)
 	r.held, r.pin = nil, 0
 	unread := r.end - r.pos
 	if unread == 0 {
 		r.pos, r.end = 0, 0
 	}
 	if r.page == nil || len(r.page.data) > smallPage && unread <= smallPage/2 {
-		putPage(r.moveTo(getPage(smallPage)))
+		r.drop(r.moveTo(getPage(smallPage)))
 	}
 	if len(r.page.data) == smallPage {
-		r.Close()
+		r.closeHead()
 	}
 	return nil
 }
@@ -257,7 +303,7 @@ func (r *Reader) fillHead() (full bool, err error) {
 		if !r.take(to) {
 			return false, ErrNoRoom
 		}
-		putPage(r.moveTo(getPage(to)))
+		r.drop(r.moveTo(getPage(to)))
 	} else if n := len(r.page.data); n > smallPage && !r.take(n) { // the page of a body before it
 		return false, ErrNoRoom
 	}
@@ -276,7 +322,7 @@ func (r *Reader) fillBody(want int64) error {
 	if r.pos == r.end {
 		quiet := r.held != nil && r.lastRead < minRead
 		if quiet && want <= int64(len(r.held.data)-r.heldPin) {
-			putPage(r.page)
+			r.drop(r.page)
 			r.page, r.pin, r.held = r.held, r.heldPin, nil
 		}
 		r.pos, r.end = r.pin, r.pin
@@ -287,9 +333,21 @@ func (r *Reader) fillBody(want int64) error {
 	if r.filled {
 		need = middlePage
 	}
-	if r.held == nil && int64(len(r.page.data)-r.end) < need {
-		r.heldPin = r.pin
-		r.held = r.moveTo(getPage(largePage))
+	if (r.held == nil || len(r.page.data) < largePage) && int64(len(r.page.data)-r.end) < need {
+		r.widen()
 	}
 	return r.readMore()
+}
+
+// widen goes on in a larger page, if there is one to be had. The head keeps the first.
+func (r *Reader) widen() {
+	to := r.bodyPage()
+	switch {
+	case to == nil:
+	case r.held == nil:
+		r.heldPin = r.pin
+		r.held = r.moveTo(to)
+	default:
+		r.drop(r.moveTo(to))
+	}
 }

@@ -36,6 +36,7 @@ type body struct {
 	h2      *http.Request // HTTP/2 source, or nil
 	h2ctl   *http.ResponseController
 	piece   *[]byte      // HTTP/2: pooled
+	pages   *answerPages // … of which it is taken
 	expect  func() error // sends 100 Continue; nil once sent or not asked for
 	limit   int64        // 0: none
 	known   int64        // declared length, -1 unknown, 0 none
@@ -103,7 +104,7 @@ func (b *body) read() ([]byte, error) {
 		return b.h1.Next()
 	}
 	if b.piece == nil {
-		b.piece = pieces.Get().(*[]byte)
+		b.piece = b.pages.piece()
 	}
 	n, err := b.h2.Body.Read(*b.piece)
 	return (*b.piece)[:n], err
@@ -236,7 +237,7 @@ func (b *body) drain() bool {
 // release gives pooled memory back.
 func (b *body) release() {
 	if b.piece != nil {
-		pieces.Put(b.piece)
+		b.pages.put(b.piece)
 		b.piece = nil
 	}
 	b.memory, b.h1, b.h2, b.h2ctl, b.conn, b.expect = nil, nil, nil, nil, nil, nil

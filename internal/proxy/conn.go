@@ -103,6 +103,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{s: s, deadlines: deadlines{tcp: nc}, flow: intake.NewFlow(nc)}
 	c.wire = wire{Conn: nc, owner: c}
 	c.reader.Bound((*largeHeads)(c))
+	c.reader.BoundBodies((*bodyPages)(c))
 	return c
 }
 

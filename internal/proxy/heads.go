@@ -16,6 +16,40 @@ func (h *largeHeads) Give(n int) {
 	}
 }
 
+// bodyPages is a connection as the http1.Allowance of its requests' bodies.
+type bodyPages conn
+
+func (b *bodyPages) Take(n int) bool { return b.s.uploads.take(b.flow.Client.Addr(), int64(n)) }
+func (b *bodyPages) Give(n int)      { b.s.uploads.give(b.flow.Client.Addr(), int64(n)) }
+
+// answerPages is an exchange as the http1.Allowance of what its origin answers, and
+// of what its own pieces are read into.
+type answerPages exchange
+
+func (a *answerPages) Take(n int) bool { return a.s.answers.take(a.c.principalID, int64(n)) }
+func (a *answerPages) Give(n int)      { a.s.answers.give(a.c.principalID, int64(n)) }
+
+// piece returns what is read into: as much as is worth it where there is room, and
+// scraps else.
+func (a *answerPages) piece() *[]byte {
+	pool := &scraps
+	if a.Take(h2Piece) {
+		pool = &pieces
+	}
+	p, _ := pool.Get().(*[]byte)
+	return p
+}
+
+// put gives back what piece returned.
+func (a *answerPages) put(p *[]byte) {
+	if len(*p) < h2Piece {
+		scraps.Put(p)
+		return
+	}
+	pieces.Put(p)
+	a.Give(h2Piece)
+}
+
 const (
 	smallHead = 4 << 10 // as http1's page: a head that fits asks nobody
 

@@ -160,7 +160,7 @@ func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 	b.reset(s, x.reqHash)
 	b.present = r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
 	if b.present {
-		b.h2, b.h2ctl, b.known = r, cl.ctl, r.ContentLength
+		b.h2, b.h2ctl, b.known, b.pages = r, cl.ctl, r.ContentLength, (*answerPages)(x)
 	}
 	keep := x.serve(r.Context(), parsed)
 	b.release()
@@ -355,8 +355,8 @@ func (cl *h2client) refuse(x *exchange, why *refusal) {
 // window and not for the answer, and would hang on the early end of the stream.
 func (cl *h2client) lingers() {
 	_ = cl.ctl.Flush()
-	piece, _ := pieces.Get().(*[]byte)
-	defer pieces.Put(piece)
+	piece, _ := scraps.Get().(*[]byte)
+	defer scraps.Put(piece)
 	lingerRead(cl.r.Body, cl.ctl.SetReadDeadline, lingerStallH2, *piece, cl.s.now)
 }
 

@@ -119,7 +119,7 @@ func (cl *h1client) upgrade(x *exchange, resp *upstream.Response) *refusal {
 	open := x.s.cfg.Metrics.Stream(metrics.WebSocket)
 	open.Inc()
 	defer open.Dec()
-	w := &websocket{s: x.s, idle: x.s.limits.TunnelIdle}
+	w := &websocket{s: x.s, idle: x.s.limits.TunnelIdle, pages: (*answerPages)(x)}
 	w.touch(x.s.now())
 	limit := x.s.limits.FrameBytes
 	toOrigin := &half{w: w, src: client, dst: up, hash: x.reqHash, early: bytes.Clone(cl.c.reader.Buffered()),
@@ -180,9 +180,10 @@ func (cl *h1client) relayFrames(x *exchange, toOrigin, toClient *half) *refusal 
 
 // websocket is what the two directions share: when a byte last passed.
 type websocket struct {
-	s    *Server
-	idle time.Duration
-	last atomic.Int64 // unix nanoseconds
+	s     *Server
+	idle  time.Duration
+	pages *answerPages
+	last  atomic.Int64 // unix nanoseconds
 
 	ending  atomic.Bool  // one direction is over; the other has until closeBy
 	closeBy atomic.Int64 // unix nanoseconds
@@ -212,8 +213,8 @@ var errFrame = errors.New("not a WebSocket frame")
 
 // run relays until the source ends. Nothing is passed on that was not checked.
 func (h *half) run() error {
-	piece := pieces.Get().(*[]byte)
-	defer pieces.Put(piece)
+	piece := h.w.pages.piece()
+	defer h.w.pages.put(piece)
 	if err := h.pass(h.early); err != nil {
 		return err
 	}

@@ -56,6 +56,7 @@ const (
 	ReasonCertTooLarge      = "upstream_cert_too_large"
 	ReasonCertPin           = "upstream_cert_pin"
 	ReasonCertInvalid       = "upstream_cert_invalid"
+	ReasonNoRoom            = "too_many_heads"
 )
 
 // maxDetail caps what of a peer's or the system's words goes into Detail.
@@ -152,6 +153,8 @@ func readError(ctx context.Context, err error, started, certWanted bool) *Error 
 		return e
 	case ctx.Err() != nil:
 		return gateway(ReasonCanceled, ctx.Err())
+	case errors.Is(err, http1.ErrNoRoom):
+		return fail(ReasonNoRoom, http.StatusServiceUnavailable, "as many large heads of answers as may be held are there", err)
 	case errors.As(err, &he):
 		return fail(he.Reason, http.StatusBadGateway, he.Detail, err)
 	case timedOut(err):

@@ -126,8 +126,10 @@ type stream struct {
 	idle     *time.Timer
 	idleFor  time.Duration
 	buf      *[]byte
-	none     bool  // the answer has no body
-	err      error // sticky
+	pages    http1.Allowance // buf and the head are taken of it; nil: no bound
+	head     int             // bytes taken for the head
+	none     bool            // the answer has no body
+	err      error           // sticky
 	trailers []http1.Field
 }
 
@@ -135,7 +137,7 @@ var errIdle = errors.New("no byte of the body for too long")
 
 // sendH2 sends req on a reserved stream of h.
 func (c *Client) sendH2(ctx context.Context, h *h2conn, p policy.Permit, req *canon.Request, o *SendOptions) (*Response, error) {
-	s := &stream{client: c, parent: ctx, body: newH2Body(c, p, req, o.Body), idleFor: c.conf.BodyIdleTimeout}
+	s := &stream{client: c, parent: ctx, body: newH2Body(c, p, req, o.Body), idleFor: c.conf.BodyIdleTimeout, pages: o.Pages}
 	if req.GRPC {
 		s.idleFor = c.conf.StreamIdleTimeout
 	}
@@ -234,6 +236,9 @@ func (s *stream) request(req *canon.Request) (*http.Request, error) {
 // response is net/http's answer for our caller.
 func (s *stream) response(h *h2conn, req *canon.Request) (*Response, error) {
 	r := s.resp
+	if !s.takeHead() {
+		return nil, fail(ReasonNoRoom, http.StatusServiceUnavailable, "as many large heads of answers as may be held are there", nil)
+	}
 	lengths := r.Header["Content-Length"]
 	if len(lengths) > 1 || len(lengths) == 1 && r.ContentLength < 0 && !isLength(lengths[0]) {
 		return nil, badResponse("Content-Length that is not one number")
@@ -260,7 +265,7 @@ func (s *stream) response(h *h2conn, req *canon.Request) (*Response, error) {
 		res.Framing = http1.Chunked
 	}
 	if !s.none {
-		s.buf = s.client.bufs.Get().(*[]byte)
+		s.takeBuf()
 		s.idle = time.AfterFunc(s.idleFor, func() { s.cancel(errIdle) })
 		s.idle.Stop()
 	}
@@ -332,10 +337,7 @@ func (s *stream) close() {
 		s.cancel(errClosed)
 	}
 	s.body.finish()
-	if s.buf != nil {
-		s.client.bufs.Put(s.buf)
-		s.buf = nil
-	}
+	s.giveBack()
 }
 
 // streamError has the shape of net/http's own, which is not exported but
