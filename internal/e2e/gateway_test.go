@@ -37,9 +37,12 @@ func gatewayed(t *testing.T) agent {
 	apply(t, batchAgent(t, a.pod))
 	ready(t, batch, a.pod)
 	twoGateways(t)
-	await(t, "control has the policy, which kubelet brings it", func(context.Context) error {
-		if got := a.send(t, "POST", "https://"+modelHost+"/v1/chat/completions", "is it there"); got.Status != 200 {
-			return fmt.Errorf("%+v", got)
+	await(t, "both have the policy, which kubelet brings each control on its own", func(context.Context) error {
+		got := a.send(t, "POST", "https://"+modelHost+"/v1/chat/completions", "is it there")
+		for _, g := range gateways(t) {
+			if done := logged(records(t, gatewayLog(t, g)), func(r record) bool { return r.Payload.Phase == "complete" && r.Payload.Status == 200 }); len(done) == 0 {
+				return fmt.Errorf("%s answered none; the last answer is %+v", g.pod, got)
+			}
 		}
 		return nil
 	})
