@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/checkpoint"
 )
 
 // tail is where a file's chain ends, and what it begins with.
@@ -99,36 +101,13 @@ func (s *sink) examine(f file, now time.Time) (*tail, error) {
 		s.logger.Warn("the audit log can be read or written by other users; its mode should be 0600", "file", s.path)
 	}
 	f.evict()
-	chain, t, recorded := newFollower(), &tail{}, map[string]bool{}
-	chain.keys = s.keys
-	signed := uint64(0) // how many records our key has signed for, with the record that says so
-	ts := make([]byte, 0, len(timeLayout))
-	t.size, err = eachLine(s.path, io.NewSectionReader(f, 0, st.size), func(b []byte) error {
-		if err := chain.next(b); err != nil {
-			return err
-		}
-		ts = append(ts[:0], chain.line.ts...)
-		if chain.line.checkpoint != nil && chain.signed {
-			signed = chain.seq
-		}
-		if a := s.anchored; a != nil && a.Size+1 < chain.first && signed < chain.first {
-			return fmt.Errorf("the file begins with record %d, the anchor knows of %d, and the log's key has not signed what is between", chain.first, a.Size)
-		}
-		if chain.records == 1 {
-			t.began = parseTime(ts)
-			if h, err := headerOf(&chain.line); err == nil {
-				if err := s.keepsAnchor(&h.chainState); err != nil {
-					return err
-				}
-			}
-		}
-		noteTorn(&chain.line, recorded)
-		return s.keepsAnchor(&chain.chainState)
-	})
+	e := examination{follower: newFollower(), anchor: s.anchored, recorded: map[string]bool{}}
+	e.keys = s.keys
+	size, err := eachLine(s.path, io.NewSectionReader(f, 0, st.size), e.next)
 	var damage *Damage
 	switch {
 	case errors.As(err, &damage) && damage.torn:
-		torn, err := s.cutTail(f, t.size, st.size, tornName(s.path, chain.seq, now))
+		torn, err := s.cutTail(f, size, st.size, tornName(s.path, e.seq, now))
 		if err != nil {
 			return nil, err
 		}
@@ -139,25 +118,60 @@ func (s *sink) examine(f file, now time.Time) (*tail, error) {
 	case err != nil:
 		return nil, fmt.Errorf("audit log: %w", err)
 	}
-	if a := s.anchored; a != nil && a.Size > chain.seq {
+	if a := s.anchored; a != nil && a.Size > e.seq {
 		return nil, fmt.Errorf("audit log %s ends with record %d, and its anchor says that there were %d at %s: its end was cut off, or it was replaced; keep the file as evidence and name a new one with --audit-file and a new anchor",
-			s.path, chain.seq, a.Size, a.Time.UTC().Format(timeLayout))
+			s.path, e.seq, a.Size, a.Time.UTC().Format(timeLayout))
 	}
-	if len(s.keys.Keys()) > 0 && signed < chain.seq {
+	if len(s.keys.Keys()) > 0 && e.ours < e.seq {
 		s.logger.Warn("the audit log ends with records that its key has not signed, and they are continued as they are: a crash leaves the last few so, and so does whoever writes the file meanwhile; see that its anchor agrees (audit verify --anchor)",
-			"file", s.path, "first_seq", signed+1, "last_seq", chain.seq)
+			"file", s.path, "first_seq", e.ours+1, "last_seq", e.seq)
 	}
-	if t.torn, err = s.unrecorded(max(chain.first, 1)-1, recorded); err != nil {
+	torn, err := s.unrecorded(max(e.first, 1)-1, e.recorded)
+	if err != nil {
 		return nil, err
 	}
-	t.chainState, t.first, t.segment, t.last = chain.chainState, chain.first, chain.segment, parseTime(ts)
-	return t, nil
+	return &tail{chainState: e.chainState, last: parseTime(e.ts), torn: torn, first: e.first, began: e.began, segment: e.segment, size: size}, nil
+}
+
+// examination is a follower of the file that the log is to continue. It holds
+// the records against the anchor, and collects what the log goes on with.
+type examination struct {
+	*follower
+	anchor *checkpoint.Checkpoint // nil: nothing is known
+
+	ours     uint64          // how many records our key has signed for, with the record that says so
+	recorded map[string]bool // the names of torn tails that are in records
+	ts       []byte          // of the last record
+	began    time.Time       // ts of the first
+}
+
+func (e *examination) next(b []byte) error {
+	if err := e.follower.next(b); err != nil {
+		return err
+	}
+	e.ts = append(e.ts[:0], e.line.ts...)
+	if e.line.checkpoint != nil && e.signed {
+		e.ours = e.seq
+	}
+	if a := e.anchor; a != nil && a.Size+1 < e.first && e.ours < e.first {
+		return fmt.Errorf("the file begins with record %d, the anchor knows of %d, and the log's key has not signed what is between", e.first, a.Size)
+	}
+	if e.records == 1 {
+		e.began = parseTime(e.ts)
+		if h, err := headerOf(&e.line); err == nil {
+			if err := e.keepsAnchor(&h.chainState); err != nil {
+				return err
+			}
+		}
+	}
+	noteTorn(&e.line, e.recorded)
+	return e.keepsAnchor(&e.chainState)
 }
 
 // keepsAnchor checks the records so far against the anchor, where it is of
 // that many.
-func (s *sink) keepsAnchor(c *chainState) error {
-	if a := s.anchored; a != nil && a.Size == c.seq && a.Root != c.tree.Root() {
+func (e *examination) keepsAnchor(c *chainState) error {
+	if a := e.anchor; a != nil && a.Size == c.seq && a.Root != c.tree.Root() {
 		return fmt.Errorf("the anchor of %s is of other records than these: they were rewritten", a.Time.UTC().Format(timeLayout))
 	}
 	return nil
