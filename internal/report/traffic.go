@@ -19,24 +19,36 @@ func (r *Report) denials() section {
 	}
 	s.intro = append(s.intro, say("What was not forwarded, by the first thing that forbade it. “After” counts requests that a rule allowed and that were stopped "+
 		"then, by the address guard for one."))
-	g := &grid{columns: columns("Reason", "Kind", "What it means", "#Denied", "#After", "First", "Last", "Records")}
 	var items []bar
 	for _, row := range rows {
-		g.rows = append(g.rows, cells(logged(row.key), c.words.of(row.key).String(), c.words[row.key].text, number(row.val.n), number(row.val.late),
-			when(row.val.first), when(row.val.last), r.examples(&row.val.count)))
 		items = append(items, bar{logged(row.key), row.val.n, number(row.val.n)})
 	}
-	notes := restNote(nil, c.denials.over, c.denials.rest.n, "denial")
-	s.parts = append(s.parts, part{bars: barsOf("By reason", items, number)}, part{grid: g, notes: g.cut(notes, nil)})
+	s.parts = append(s.parts, part{bars: barsOf("By reason", items, number)},
+		r.reasons(rows, "#Denied").part("", c.denials.over, c.denials.rest.n, "denial"))
 
 	t := &grid{columns: columns("Agent", "Host", "Reason", "#Denied", "First", "Last", "Records")}
 	for _, row := range c.targets.sorted(func(v *count) int64 { return v.n }, targetKey.String) {
 		t.rows = append(t.rows, cells(agent(row.key.agent), host(row.key.host), logged(row.key.reason), number(row.val.n),
 			when(row.val.first), when(row.val.last), r.examples(row.val)))
 	}
-	notes = restNote(nil, c.targets.over, c.targets.rest.n, "denial")
-	s.parts = append(s.parts, part{heading: "Who was denied what", grid: t, notes: t.cut(notes, nil)})
+	s.parts = append(s.parts, t.part("Who was denied what", c.targets.over, c.targets.rest.n, "denial"))
 	return s
+}
+
+// part is a table of bounded size with what is said below it. n of noun, if over
+// is not 0, are those that found no place in it.
+func (g *grid) part(heading string, over, n int64, noun string) part {
+	return part{heading: heading, grid: g, notes: g.cut(restNote(nil, over, n, noun), nil)}
+}
+
+// reasons is a table of reasons, and what each was to how many requests.
+func (r *Report) reasons(rows []row[string, reasonRow], what string) *grid {
+	g := &grid{columns: columns("Reason", "Kind", "What it means", what, "#After", "First", "Last", "Records")}
+	for _, row := range rows {
+		g.rows = append(g.rows, cells(logged(row.key), r.c.words.of(row.key).String(), r.c.words[row.key].text, number(row.val.n), number(row.val.late),
+			when(row.val.first), when(row.val.last), r.examples(&row.val.count)))
+	}
+	return g
 }
 
 // restNote says what found no place in a table of bounded size.
@@ -62,8 +74,7 @@ func (r *Report) egress() section {
 		s.intro = []para{say("No request is in the log.")}
 		return s
 	}
-	notes := restNote(nil, c.agents.over, c.agents.rest.n, "request")
-	s.parts = append(s.parts, part{heading: "Agents", grid: a, notes: a.cut(notes, nil)})
+	s.parts = append(s.parts, a.part("Agents", c.agents.over, c.agents.rest.n, "request"))
 	var items []bar
 	for _, row := range c.hosts.sorted(func(v *traffic) int64 { return v.out }, text) {
 		items = append(items, bar{logged(row.key), row.val.out, size(row.val.out)})
@@ -76,7 +87,7 @@ func (r *Report) egress() section {
 		p.rows = append(p.rows, cells(agent(row.key.agent), host(row.key.host), number(v.n), number(v.broken), size(v.out), size(v.in),
 			v.paths.String(), when(v.first), when(v.last)))
 	}
-	notes = restNote(nil, c.pairs.over, c.pairs.rest.n, "request")
+	notes := restNote(nil, c.pairs.over, c.pairs.rest.n, "request")
 	notes = p.cut(notes, func(from int) string {
 		var n, out int64
 		for _, row := range rows[from:] {
@@ -201,25 +212,19 @@ func (r *Report) limits() section {
 		s.intro = append(s.intro, say("No limit was hit."))
 		return s
 	}
-	notes := restNote(nil, r.c.limits.over, r.c.limits.rest.n, "refusal")
-	s.parts = append(s.parts, part{grid: g, notes: g.cut(notes, nil)})
+	s.parts = append(s.parts, g.part("", r.c.limits.over, r.c.limits.rest.n, "refusal"))
 	return s
 }
 
 func (r *Report) errors() section {
 	s := section{id: "errors", title: "Errors"}
-	g := &grid{columns: columns("Reason", "Kind", "What it means", "#Failed", "#After", "First", "Last", "Records")}
-	for _, row := range r.c.errors.sorted(func(v *reasonRow) int64 { return v.n }, text) {
-		g.rows = append(g.rows, cells(logged(row.key), r.c.words.of(row.key).String(), r.c.words[row.key].text, number(row.val.n), number(row.val.late),
-			when(row.val.first), when(row.val.last), r.examples(&row.val.count)))
-	}
-	if len(g.rows) == 0 {
+	rows := r.c.errors.sorted(func(v *reasonRow) int64 { return v.n }, text)
+	if len(rows) == 0 {
 		s.intro = append(s.intro, say("No request failed."))
 		return s
 	}
 	s.intro = append(s.intro, say("Requests that a rule allowed and that failed, or connections that failed before there was a request."))
-	notes := restNote(nil, r.c.errors.over, r.c.errors.rest.n, "error")
-	s.parts = append(s.parts, part{grid: g, notes: g.cut(notes, nil)})
+	s.parts = append(s.parts, r.reasons(rows, "#Failed").part("", r.c.errors.over, r.c.errors.rest.n, "error"))
 	return s
 }
 
@@ -235,8 +240,7 @@ func (r *Report) observed() section {
 		return s
 	}
 	s.intro = append(s.intro, say("The policy says no to these, and they were forwarded, because a policy or the engine was set to observe."))
-	notes := restNote(nil, r.c.observed.over, r.c.observed.rest.n, "request")
-	s.parts = append(s.parts, part{grid: g, notes: g.cut(notes, nil)})
+	s.parts = append(s.parts, g.part("", r.c.observed.over, r.c.observed.rest.n, "request"))
 	return s
 }
 
@@ -253,7 +257,6 @@ func (r *Report) passthrough() section {
 		return s
 	}
 	s.intro = append(s.intro, say("Tunnels that a passthrough rule let through unread: host and port were judged, and nothing of what was said inside is known."))
-	notes := restNote(nil, r.c.tunnels.over, r.c.tunnels.rest.n, "tunnel")
-	s.parts = append(s.parts, part{grid: g, notes: g.cut(notes, nil)})
+	s.parts = append(s.parts, g.part("", r.c.tunnels.over, r.c.tunnels.rest.n, "tunnel"))
 	return s
 }
