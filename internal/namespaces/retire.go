@@ -169,17 +169,9 @@ func (r *Reconciler) remove(ctx context.Context, ns *corev1.Namespace, gone bool
 		r.note(ns.Name, false)
 		return reconcile.Result{}, nil
 	}
-	used, err := r.inUse(ctx, ns.Name)
+	pods, err := r.needing(ctx, ns.Name)
 	if err != nil {
 		return reconcile.Result{}, err
-	}
-	who, err := r.readers(ctx, ns.Name)
-	if err != nil {
-		return reconcile.Result{}, err
-	}
-	pods := len(who)
-	for _, n := range used {
-		pods += n
 	}
 	if pods > 0 {
 		r.used(ns.Name)
@@ -203,16 +195,35 @@ func (r *Reconciler) remove(ctx context.Context, ns *corev1.Namespace, gone bool
 	if gone || ns.DeletionTimestamp != nil {
 		return reconcile.Result{}, nil
 	}
+	return reconcile.Result{}, r.clear(ctx, ns)
+}
+
+// needing counts the pods of a namespace that need its CA whatever its label says.
+func (r *Reconciler) needing(ctx context.Context, namespace string) (int, error) {
+	injected, err := r.inUse(ctx, namespace)
+	if err != nil {
+		return 0, err
+	}
+	who, err := r.readers(ctx, namespace)
+	pods := len(who)
+	for _, n := range injected {
+		pods += n
+	}
+	return pods, err
+}
+
+// clear takes the bundle and the condition out of a namespace whose CA is removed.
+func (r *Reconciler) clear(ctx context.Context, ns *corev1.Namespace) error {
 	bundle := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: inject.BundleConfigMap}}
-	err = client.IgnoreNotFound(r.Client.Delete(ctx, bundle))
-	if at >= 0 {
+	err := client.IgnoreNotFound(r.Client.Delete(ctx, bundle))
+	if at := conditionAt(ns); at >= 0 {
 		next := ns.DeepCopy()
 		next.Status.Conditions = slices.Delete(next.Status.Conditions, at, at+1)
 		err = errors.Join(err, client.IgnoreNotFound(r.Client.Status().Patch(ctx, next, client.StrategicMergeFrom(ns))))
 	}
 	if err != nil {
-		return reconcile.Result{}, fmt.Errorf("removing the bundle of %s: %w", ns.Name, err)
+		return fmt.Errorf("removing the bundle of %s: %w", ns.Name, err)
 	}
 	r.Events.Eventf(ns, nil, corev1.EventTypeNormal, "CARemoved", "RemoveCA", "the namespace has no label, and no pod that was injected or has its bundle; its certificate authority is removed")
-	return reconcile.Result{}, nil
+	return nil
 }
