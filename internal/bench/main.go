@@ -123,25 +123,12 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 	if err != nil {
 		return err
 	}
-	var micros []micro
-	var log *logFigures
-	var grown []growth
-	if !o.noMicro && (o.only == "" || only.MatchString("growth")) {
-		if grown, err = l.measureGrowth(ctx); err != nil {
+	if !o.noMicro {
+		if err := l.measureBeside(ctx, o.only == "", res, stderr); err != nil {
 			return err
 		}
 	}
-	if !o.noMicro && o.only == "" {
-		fmt.Fprintln(stderr, "in the process")
-		if micros, err = measureMicros(l.dir, size.benchtime); err != nil {
-			return err
-		}
-		fmt.Fprintln(stderr, "the log")
-		if log, err = l.measureLog(ctx); err != nil {
-			return err
-		}
-	}
-	report := l.markdown(res, grown, micros, log, time.Since(began))
+	report := l.markdown(res, time.Since(began))
 	if _, err := stdout.Write(report); err != nil {
 		return err
 	}
@@ -154,4 +141,24 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 		return nil
 	}
 	return writeShort(o.short, l.short(res))
+}
+
+// measureBeside measures what is no row of the table: growth, if that is asked
+// for, and in a run of everything what has no peer.
+func (l *lab) measureBeside(ctx context.Context, everything bool, res *results, stderr io.Writer) (err error) {
+	if everything || l.only.MatchString("growth") {
+		if res.grown, err = l.measureGrowth(ctx); err != nil {
+			return err
+		}
+	}
+	if !everything {
+		return nil
+	}
+	fmt.Fprintln(stderr, "in the process")
+	if res.micros, err = measureMicros(l.dir, l.size.benchtime); err != nil {
+		return err
+	}
+	fmt.Fprintln(stderr, "the log")
+	res.log, err = l.measureLog(ctx)
+	return err
 }

@@ -21,6 +21,10 @@ type results struct {
 	errs     map[string]map[string]error
 	freshCPU time.Duration // of processes that have ended
 	foreign  float64       // share of the proxies' core that others took
+
+	grown  []growth
+	micros []micro
+	log    *logFigures // nil: not measured, as the two above are empty
 }
 
 func newResults() *results {
@@ -98,23 +102,23 @@ func (l *lab) reference(w row) string {
 }
 
 // markdown is the report.
-func (l *lab) markdown(res *results, grown []growth, micros []micro, log *logFigures, took time.Duration) []byte {
+func (l *lab) markdown(res *results, took time.Duration) []byte {
 	var b bytes.Buffer
 	l.preamble(&b, res, took)
 	if len(l.rows()) > 0 {
 		l.table(&b, res)
 	}
-	if len(grown) > 0 {
-		growthTable(&b, grown)
+	if len(res.grown) > 0 {
+		growthTable(&b, res.grown)
 	}
-	if len(micros) > 0 {
+	if len(res.micros) > 0 {
 		fmt.Fprintf(&b, "\n## In the process\n\nBy testing.Benchmark, one goroutine, wall time, the least of %d runs.\n\n| what | ns | allocations | bytes | target |\n|---|--:|--:|--:|--:|\n", microRuns)
-		for _, m := range micros {
+		for _, m := range res.micros {
 			fmt.Fprintf(&b, "| %s | %s | %d | %d | %s |\n", m.name, threeDigits(m.ns), m.allocs, m.bytes, m.target)
 		}
 	}
-	if log != nil {
-		log.markdown(&b)
+	if res.log != nil {
+		res.log.markdown(&b)
 	}
 	return b.Bytes()
 }
