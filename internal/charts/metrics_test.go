@@ -192,6 +192,15 @@ func TestEveryAlertSaysWhatToDo(t *testing.T) {
 				t.Errorf("%s has no %s", name, part)
 			}
 		}
+		_, description, _ := strings.Cut(alert, "description:")
+		for _, m := range regexp.MustCompile("`aegrail-engine ([a-z ]+[a-z])([^`]*)`").FindAllStringSubmatch(description, -1) {
+			flags := known(t, engine, strings.Fields(m[1])...)
+			for _, flag := range regexp.MustCompile(`--[a-z-]+`).FindAllString(m[2], -1) {
+				if !flags[flag] {
+					t.Errorf("%s names %s of %s, which it does not have", name, flag, m[1])
+				}
+			}
+		}
 	}
 	if out, err := output(exec.Command("promtool", "check", "rules", filepath.Join(chart, "files", "alerts.yaml"))); err != nil {
 		t.Errorf("%v\n%s", err, out)
