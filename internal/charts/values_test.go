@@ -51,6 +51,17 @@ func TestBadValuesAreRefusedWithTheirPlace(t *testing.T) {
 		{"control.enforcement=none", "/control/enforcement"},
 		{"control.replicas=0", "/control/replicas"},
 		{"control.issuer.kind=Issuer", "control.issuer: kind and name belong together"},
+		{"engine.denyCIDRs[0]=10.0.0.0", "/engine/denyCIDRs/0"},
+		{"engine.denyCIDRs[0]=10.0.0.0/33", "/engine/denyCIDRs/0"},
+		{"engine.denyCIDRs[0]=10.0.0.256/8", "/engine/denyCIDRs/0"},
+		{"engine.denyCIDRs[0]=fd00::/129", "/engine/denyCIDRs/0"},
+		{"audit.sinks[0]=collector:4318", "/audit/sinks/0"},
+		{"audit.sinks[0]=kafka://collector:9092", "/audit/sinks/0"},
+		{"audit.sinks[0]=otlp://collector:4317", "/audit/sinks/0"},
+		{"audit.anchors[0]=otlp://collector:4318", "/audit/anchors/0"},
+		{"audit.rotateSize=1Ti", "/audit/rotateSize"},
+		{"audit.rotateSize=1Ki", "audit.rotateSize: want 64Ki or more"},
+		{"audit.rotateSize=1Gi", "audit.rotateSize: want less than audit.sizeLimit"},
 		{"audit.keep=3", "audit.keep: segments go only when"},
 		{"gateways[0].namespace=" + namespace, "release's own namespace"},
 		{"gateways[0].namespace=x,gateways[1].namespace=x", "gateways: x is there twice"},
@@ -71,6 +82,21 @@ func TestBadValuesAreRefusedWithTheirPlace(t *testing.T) {
 		}
 		if !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v\nwant %q", c.set, err, c.want)
+		}
+	}
+}
+
+// TestWhatEnginesTakeTheSchemaTakes: strict is not to be narrow.
+func TestWhatEnginesTakeTheSchemaTakes(t *testing.T) {
+	for _, set := range []string{
+		"engine.denyCIDRs={10.0.0.0/8,0.0.0.0/0,192.168.1.255/32,fd00::/8,::/0,::ffff:10.0.0.0/104,2001:db8::1/128}",
+		"audit.sinks={otlp://c:4318,otlps://c.example:4318/v1/logs,http://c:8088/records,https://hook.example/x}",
+		"audit.anchors={https://notes.example/aegrail,http://10.0.0.1:8088/anchor}",
+		"audit.rotateSize=64Ki",
+		"audit.rotateSize=2Gi,audit.claim=logs",
+	} {
+		if _, err := render("--set", set); err != nil {
+			t.Errorf("%s: %v", set, err)
 		}
 	}
 }

@@ -9,6 +9,13 @@
 {{- if and .Values.audit.keep (not (and .Values.audit.anchors .Values.audit.sinks)) }}
 {{- fail "audit.keep: segments go only when an anchor and a sink have them; name audit.anchors and audit.sinks, or keep all with 0" }}
 {{- end }}
+{{- $rotate := include "aegrail.bytes" .Values.audit.rotateSize | int64 }}
+{{- if lt $rotate 65536 }}
+{{- fail "audit.rotateSize: want 64Ki or more; engines refuse less" }}
+{{- end }}
+{{- if and (not .Values.audit.claim) (ge $rotate (include "aegrail.bytes" .Values.audit.sizeLimit | int64)) }}
+{{- fail "audit.rotateSize: want less than audit.sizeLimit, or kubelet evicts a pod before its log has begun a second file" }}
+{{- end }}
 {{- if and .Values.control.enabled (not .Values.control.issuer.kind | eq (not .Values.control.issuer.name) | not) }}
 {{- fail "control.issuer: kind and name belong together" }}
 {{- end }}

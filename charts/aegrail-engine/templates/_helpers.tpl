@@ -62,12 +62,17 @@ seccompProfile: {type: RuntimeDefault}
 - --log-format=json
 {{- end }}
 
-{{/* aegrail.memoryLimit is nine tenths of a quantity in bytes, for GOMEMLIMIT; nothing for one in another notation. */}}
-{{- define "aegrail.memoryLimit" -}}
+{{/* aegrail.bytes is a quantity in bytes; nothing for one in another notation. */}}
+{{- define "aegrail.bytes" -}}
 {{- $quantity := kindIs "string" . | ternary . (toString (int64 .)) -}}
 {{- if regexMatch "^[0-9]+([.][0-9]+)?([KMGT]i|[kMGT])?$" $quantity -}}
 {{- $number := regexFind "^[0-9.]+" $quantity -}}
 {{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
-{{- mulf (float64 $number) (get $units (trimPrefix $number $quantity)) 0.9 | int64 -}}
+{{- mulf (float64 $number) (get $units (trimPrefix $number $quantity)) | int64 -}}
 {{- end -}}
+{{- end }}
+
+{{/* aegrail.memoryLimit is nine tenths of a quantity in bytes, for GOMEMLIMIT; nothing for one in another notation. */}}
+{{- define "aegrail.memoryLimit" -}}
+{{- with include "aegrail.bytes" . }}{{ mulf (float64 .) 0.9 | int64 }}{{ end -}}
 {{- end }}
