@@ -87,6 +87,7 @@ func (d *demo) file(name string) string { return filepath.Join(d.dir, name) }
 
 // build makes the program that users run.
 func (d *demo) build(ctx context.Context) error {
+	d.note("building aegrail-engine, which takes a minute or two the first time …")
 	c := exec.CommandContext(ctx, "go", "build", "-o", d.engine, "github.com/arpitcoder/aegrail-engine/cmd/aegrail-engine")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {

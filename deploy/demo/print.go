@@ -41,6 +41,11 @@ func (p *printer) title(name, what string) {
 	fmt.Fprintf(p.out, "%s: %s\n", p.paint(bold, name), what)
 }
 
+// note says what takes a while.
+func (p *printer) note(text string) {
+	fmt.Fprintln(p.out, p.paint(faint, text))
+}
+
 func (p *printer) section(text string) {
 	fmt.Fprintf(p.out, "\n%s\n", p.paint(bold, text))
 }
