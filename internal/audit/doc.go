@@ -56,7 +56,8 @@
 //	payload         object, see below
 //	prev_hash       event_hash of the record before; null in the first record of a log
 //	principal       string: agent_identity "@" session_id
-//	session_id      string: "sess_" Unix time in milliseconds "_" 16 hex digits; new at each start
+//	session_id      string: "sess_" Unix time in milliseconds "_" 16 hex digits; new at each start,
+//	                whose engine_start is the first record that has it
 //	ts              string: "2006-01-02T15:04:05.000Z", UTC by the wall clock, which may be set back
 //
 // Strings of the top level are Unicode, since the library validates them: a
@@ -164,6 +165,12 @@
 // the log took nothing: detail has the error, first and last the time, count
 // the completions that were lost.
 //
+// Of an agent's refusals for one reason the first hundred in ten seconds have
+// records of their own. The others are counted, without host and path, and the
+// count is written when the ten seconds are over or the engine stops: a crash
+// loses it, and counts are lower bounds there. An agent with more than fifty
+// refusals a second, and a thousand at once, is refused everything meanwhile.
+//
 // # Checkpoints
 //
 // The event_hashes of a log, as 32 bytes each, are the leaves of a Merkle tree
@@ -175,18 +182,21 @@
 // of a segment frontier and segment: until the next note it is signed by none, and
 // readers take it for what the engine wrote. One is written behind engine_start,
 // every ten seconds also while nothing else happens
-// (--audit-checkpoint-interval), at the start of a segment, when the log takes
-// records again, and behind engine_shutdown. It is synced with all it covers
-// before it is given to anybody.
+// (--audit-checkpoint-interval), at the start of a segment, before segments are
+// removed, and behind engine_shutdown. It is synced with all it covers before it
+// is given to anybody.
 //
 // A reader without the verifier key, or who has it from where the log came from,
 // learns that the log is consistent: whoever could rewrite it could sign it
 // anew. With a key from elsewhere, records below the last checkpoint are those
 // the engine wrote, or found in the file when it started: Verify says which of
-// them were not signed then. A crash leaves those of the last seconds so, and a
-// file that was written anew while no engine ran is so from its beginning. With a
-// checkpoint that was kept elsewhere (an anchor) a log that ends before it was
-// cut, and one with another root was rewritten.
+// them were not signed then. The record of the last checkpoint is not among them,
+// though its ts was not signed either. A crash leaves those of the last seconds
+// so, and a file that was written anew while no engine ran is so from its
+// beginning. With a checkpoint that was kept elsewhere (an anchor) a log that ends
+// before it was cut, and one with another root was rewritten. An end that was cut
+// off behind the newest checkpoint of the anchor looks like a crash that came
+// earlier.
 //
 // Prove takes a record out of the log with a proof that it was in it, which
 // stands by itself: package checkpoint has its format, VerifyProof checks it.
@@ -196,8 +206,12 @@
 // The verifier key comes from the engine's first message (audit_key), its admin
 // listener (/audit/key) or `audit key` over the file of the private one, at a
 // time when the log was not in doubt; the anchor is what the checkpoints went
-// to, or captured standard output. It is fetched before the log, which may have
-// grown since. A log of several files is given as audit.log.0* audit.log.
+// to, or captured standard output, of which lines that are no records are left
+// out. It is fetched before the log, which may have grown since. Its checkpoints
+// may stand in any order, and more than once; with keys, those that none of them
+// signed are left out and counted, and without, all must be of one key. Where the
+// engine's key was changed, both are given. A log of several files is given as
+// audit.log.0* audit.log.
 //
 //	aegrail-engine audit verify audit.log --key key.pub --anchor notes
 //	aegrail-engine audit report audit.log --key key.pub --anchor notes --policy policy.yaml --html -o report.html
@@ -206,10 +220,15 @@
 //	aegrail-engine audit verify record.json --proof record.tlog-proof --key key.pub
 //
 // The first says whether all of it is there and is the engine's, what the log
-// does not know the end of, and when the clock was set; the second what was
-// allowed, denied and limited, and which rules nobody needed. The last takes the
-// one line of the record (audit show --raw --seq 3), and needs nothing else of
-// the log.
+// does not know the end of, and when the clock was set; it exits with 1 where
+// something is wrong with the log, and with 2 where a file cannot be read or is no
+// anchor or key. The second says what was allowed, denied and limited, and which
+// rules nobody needed. The last takes the one line of the record (audit show --raw
+// --seq 3), and needs nothing else of the log.
+//
+// A crash is a session without engine_shutdown, which the report lists, whose last
+// requests may have no completion. Somebody who cuts the log off leaves the same,
+// and an anchor tells them apart as far as it goes.
 //
 // # Segments
 //
@@ -226,7 +245,9 @@
 // A heartbeat with reason segment that is not the first of its file was written
 // when the new file could not be had: the log went on in the old one. One with
 // reason retention says which segments are removed next. That happens only to
-// records that an anchored checkpoint covers and every sink has taken.
+// records that an anchored checkpoint covers and every sink has taken. Verify says
+// which records the oldest files had that were not given, and does not fail: what
+// no retention record names, the engine did not remove.
 //
 // # Crashes
 //
