@@ -45,8 +45,7 @@ type Flow struct {
 
 // Hello is what the engine takes from a ClientHello (RFC 8446 section 4.1.2).
 type Hello struct {
-	ServerName string   // SNI as sent; may hold any byte (crypto/tls does not validate it)
-	ALPN       []string // as sent
-	ECH        bool     // an encrypted_client_hello extension is there
-	Raw        []byte   // the bytes read so far, to replay into a tunnel
+	ServerName string // SNI as sent; may hold any byte (crypto/tls does not validate it)
+	ECH        bool   // an encrypted_client_hello extension is there
+	Raw        []byte // the bytes read so far, to replay into a tunnel
 }

@@ -32,7 +32,6 @@ var errSeen = errors.New("the ClientHello was seen")
 func NewHello(chi *tls.ClientHelloInfo) *Hello {
 	return &Hello{
 		ServerName: chi.ServerName,
-		ALPN:       slices.Clone(chi.SupportedProtos),
 		ECH:        slices.Contains(chi.Extensions, extensionECH),
 	}
 }

@@ -40,6 +40,7 @@ type conn struct {
 
 	tlsVersion, alpn string
 	helloRefused     *refusal
+	hello, helloRoom int         // bytes of its handshake, and what of Server.heads they hold
 	cutShort         bool        // an answer was broken off
 	handedOver       atomic.Bool // HTTP/2 owns the connection and forgets it
 	watch            *h2watch    // of HTTP/2; set before its first stream
@@ -102,6 +103,7 @@ type boundView struct {
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{s: s, deadlines: deadlines{tcp: nc}, flow: intake.NewFlow(nc)}
 	c.wire = wire{Conn: nc, owner: c}
+	c.socket().owner = c
 	c.reader.Bound((*largeHeads)(c))
 	c.reader.BoundBodies((*bodyPages)(c))
 	return c
@@ -233,6 +235,10 @@ func (c *conn) nextHead(rw net.Conn) bool {
 // TLS 1.3 it may do so after the handshake, and what it did not like about us
 // is worth knowing.
 func (c *conn) leftWithAlert(err error) {
+	if c.helloRefused != nil { // of --listen-tls, whose handshake is the first read
+		c.refuseQuietly(c.helloRefused)
+		return
+	}
 	var op *net.OpError
 	err = c.socket().heard(err)
 	if errors.As(err, &op) && op.Op == "remote error" {
@@ -387,7 +393,9 @@ func (c *conn) serveTransparent() {
 	c.flow.OriginalDst = dst
 	c.scheme = canon.HTTPS
 	_ = c.tcp.SetReadDeadline(c.s.now().Add(min(c.s.limits.Handshake, c.s.limits.Head)))
-	hello, err := intake.PeekHello(c.tcp)
+	c.wire.shake = true
+	hello, err := intake.PeekHello(&c.wire)
+	c.wire.shake = false
 	c.wire.early = hello.Raw
 	switch {
 	case errors.Is(err, intake.ErrNotTLS):

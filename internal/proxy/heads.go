@@ -16,6 +16,32 @@ func (h *largeHeads) Give(n int) {
 	}
 }
 
+// A ClientHello of an honest client has two KiB or three. crypto/tls takes 64 KiB in a
+// buffer that it does not give back, and so does a tunnel that is to be spliced.
+const (
+	smallHello  = 8 << 10
+	helloCopies = 2 // as a buffer that has doubled
+)
+
+// greets counts n more bytes of a handshake, which hold their room until the
+// connection ends.
+func (c *conn) greets(n int) error {
+	c.hello += n
+	if c.hello <= smallHello {
+		return nil
+	}
+	more := helloCopies*c.hello - c.helloRoom
+	if !(*largeHeads)(c).Take(more) {
+		c.helloRefused = &refusal{
+			status: 503, reason: "too_many_heads", full: true,
+			detail: "as many large ClientHellos and request heads as the engine may hold are there; one below 8 KiB passes",
+		}
+		return c.helloRefused
+	}
+	c.helloRoom += more
+	return nil
+}
+
 // bodyPages is a connection as the http1.Allowance of its requests' bodies.
 type bodyPages conn
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -100,6 +101,39 @@ func TestR07LargeHeadsOverHTTP2HaveABudget(t *testing.T) {
 	}
 	close(hang)
 	if !enginetest.Eventually(func() bool { return c.answer(begin("/large", 10<<10)).Status == 200 }) {
+		t.Error("what became free is not given again")
+	}
+}
+
+// crypto/tls keeps the buffer of a ClientHello for as long as there is the connection.
+// What is far larger than an honest one takes its room from the heads' budget.
+func TestR07LargeHellosHaveABudget(t *testing.T) {
+	e := enginetest.Start(t, &enginetest.Options{Limits: proxy.Limits{HeadBytes: 700 << 10}})
+	many := append(slices.Repeat([]string{"x"}, 25_000), "http/1.1")
+	greet := func(offer []string) (*enginetest.Conn, error) {
+		c := e.RawConnect(t, "allowed.test")
+		return c, c.StartTLS("allowed.test", &enginetest.TunnelOptions{ALPN: offer})
+	}
+	var held []*enginetest.Conn
+	for range 6 {
+		if c, err := greet(many); err == nil {
+			c.WantOpen("allowed.test", "/large")
+			held = append(held, c)
+		}
+	}
+	if n := len(held); n != 3 {
+		t.Errorf("%d of six hellos of 50 KiB found room", n)
+	}
+	e.WantRecords(t, 3, enginetest.Fields{"event": "egress_denied", "reason": "too_many_heads", "host": "allowed.test"})
+	c, err := greet(nil)
+	if err != nil {
+		t.Fatalf("an ordinary hello: %v", err)
+	}
+	c.WantOpen("allowed.test", "/small")
+	for _, c := range held {
+		_ = c.Close()
+	}
+	if !enginetest.Eventually(func() bool { _, err := greet(many); return err == nil }) {
 		t.Error("what became free is not given again")
 	}
 }

@@ -236,6 +236,10 @@ func (s *Server) forget(c *conn) {
 		s.windows.give(c.principalID, c.window)
 		c.window = 0
 	}
+	if c.helloRoom > 0 {
+		(*largeHeads)(c).Give(c.helloRoom)
+		c.helloRoom = 0
+	}
 	if c.open != nil {
 		c.open.Dec()
 	}

@@ -22,7 +22,9 @@ func (c *conn) passthrough() {
 	c.flow.TLS = true
 	_ = c.tcp.SetReadDeadline(c.s.now().Add(c.s.limits.Handshake))
 	c.wire.sniff = false
+	c.wire.shake = true
 	hello, err := intake.PeekHello(&c.wire)
+	c.wire.shake = false
 	if err != nil {
 		if errors.Is(err, intake.ErrNotTLS) {
 			err = errNotTLS
@@ -47,7 +49,7 @@ func (c *conn) spliceTunnel(hello *intake.Hello) {
 	}
 	x := c.exchange()
 	t := &tunnel{c: c, early: c.wire.early}
-	c.wire.early = nil
+	c.wire.early, hello.Raw = nil, nil
 	x.reset(c, nil, c.s.now())
 	x.body.reset(c.s, x.reqHash)
 	x.req.FromTunnel(c.s.ids.Add(1), c.authority)
@@ -139,6 +141,7 @@ func (t *tunnel) splice(nc net.Conn, idle time.Duration) *refusal {
 	go func() {
 		done <- t.c.s.guarded(func() error {
 			n, err := nc.Write(t.early)
+			t.early = nil
 			t.moved[0].Add(int64(n))
 			if err != nil {
 				return err

@@ -23,7 +23,7 @@ type wire struct {
 	owner *conn
 	early []byte
 	sniff bool // the next Read is the first of what should be a handshake
-	shake bool // a handshake is under way, and end is kept
+	shake bool // a handshake is under way: its bytes are counted, and end is kept
 	end   [alertRecord]byte
 	// headBy is until when a head must be whole. A Read that has to wait for more
 	// of it sets that deadline and forgets it here.
@@ -73,6 +73,11 @@ func (w *wire) Read(p []byte) (int, error) {
 		w.sniff = false
 	}
 	w.keepEnd(p[:n])
+	if w.shake && w.owner != nil && n > 0 {
+		if why := w.owner.greets(n); why != nil {
+			return 0, why
+		}
+	}
 	return n, err
 }
 
