@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 
@@ -19,7 +18,7 @@ type logged struct{ *audit.Entry }
 // `audit verify` does. The record is fn's for the time of the call.
 func readLogs(files []string, fn func(logged) error) error {
 	for _, name := range files {
-		f, err := os.Open(name)
+		f, err := audit.OpenFile(name)
 		if err != nil {
 			return badInput(fmt.Errorf("reading the log: %w", err))
 		}
@@ -52,7 +51,7 @@ func (l logged) failed() bool {
 // was sent twice has one for each attempt; the first stands for it.
 func (l logged) isDecision() bool {
 	egress := l.allowed() || l.Event == audit.EgressDenied.String()
-	return egress && l.Phase == audit.PhaseDecision.String() && l.Host != "" && l.Attempt <= 1
+	return egress && l.Phase == audit.PhaseDecision.String() && l.Attempt <= 1
 }
 
 // times is how many requests the record stands for.
@@ -80,6 +79,8 @@ func (l logged) authority() string {
 // the path was kept as a pattern or a hash, or cut.
 func (l logged) url() string {
 	switch {
+	case l.Host == "":
+		return ""
 	case l.isTunnel():
 		return l.authority()
 	case l.Path == "" || l.PathLen > 0:
@@ -97,6 +98,8 @@ func (l logged) request() string {
 	what := l.url()
 	switch {
 	case what != "":
+	case l.Host == "" && l.Count > 0: // of a flood the log keeps how many and why
+		what = "what was counted and not listed"
 	case l.isTunnel():
 		what = "a connection that named no host"
 	default:

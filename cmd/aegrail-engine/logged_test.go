@@ -1,9 +1,11 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
+	"github.com/arpitcoder/aegrail-engine/internal/identity"
 )
 
 func TestARecordIsNamedByWhatItHas(t *testing.T) {
@@ -17,6 +19,33 @@ func TestARecordIsNamedByWhatItHas(t *testing.T) {
 	} {
 		if got := (logged{&e}).request(); got != want {
 			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestCountedRefusalsAreNotLeftOut has what the log keeps of a flood: how many
+// there were and why, and no host.
+func TestCountedRefusalsAreNotLeftOut(t *testing.T) {
+	counted := func(reason string, n int64) logged {
+		return logged{&audit.Entry{Event: "egress_denied", Phase: "decision", Reason: reason, Count: n, Detail: "more of the same, counted"}}
+	}
+	r := replay{differ: map[difference]*tallied{}}
+	s := suggestion{agents: map[identity.Principal]sites{}, denied: map[string]int64{}, pending: map[string]*visit{}}
+	for _, l := range []logged{counted("not_in_allowlist", 2304), counted("bad_request_line", 1096)} {
+		if err := r.add(l); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.add(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out strings.Builder
+	if err := r.print(&out); err != nil || !strings.Contains(out.String(), "2304 depend on what the log does not keep, 1096 were refused before policy") {
+		t.Errorf("replay: %q, %v", out.String(), err)
+	}
+	for reason, n := range map[string]int64{"not_in_allowlist": 2304, "bad_request_line": 1096} {
+		if got := s.denied["what was counted and not listed ("+reason+")"]; got != n {
+			t.Errorf("suggest: %v, want %d for %s", s.denied, n, reason)
 		}
 	}
 }
