@@ -345,7 +345,7 @@ func TestL10ACrashLeavesTheDecisionAndVerifySaysSo(t *testing.T) {
 	}
 	closeLog(t, l2)
 	rep := verified(t, crashed)
-	if rep.Incomplete != 1 || rep.IncompleteIDs[0] != l.SessionID()+"/0000000000000abc" || rep.Unasked != 1 {
+	if rep.Incomplete != 1 || rep.IncompleteIDs[0] != "record 2, "+l.SessionID()+"/0000000000000abc" || rep.Unasked != 1 {
 		t.Fatalf("%+v", rep)
 	}
 	var out strings.Builder

@@ -73,15 +73,15 @@ type verifier struct {
 	chain  *follower
 	anchor anchor // what of it is still to come
 
-	name    string              // of the file that is being read
-	lines   int64               // of that file
-	offset  int64               // behind the last of those
-	read    int64               // bytes of all files, as they are on disk
-	session string              // of the last line
-	began   uint64              // seq of its first record
-	known   uint64              // records up to the last checkpoint that a given key signed, and that
-	open    map[string]struct{} // :: id of an allowed request → no completion yet
-	ts      []byte              // of the last line
+	name    string            // of the file that is being read
+	lines   int64             // of that file
+	offset  int64             // behind the last of those
+	read    int64             // bytes of all files, as they are on disk
+	session string            // of the last line
+	began   uint64            // seq of its first record
+	known   uint64            // records up to the last checkpoint that a given key signed, and that
+	open    map[string]uint64 // :: id of an allowed request without a completion yet → its decision's seq
+	ts      []byte            // of the last line
 
 	entry   Entry    // for o.Each
 	stray   string   // the first checkpoint behind Covered that no key signed
@@ -89,7 +89,7 @@ type verifier struct {
 }
 
 func newVerifier(o VerifyOptions) *verifier {
-	v := &verifier{o: o, chain: newFollower(), open: map[string]struct{}{}}
+	v := &verifier{o: o, chain: newFollower(), open: map[string]uint64{}}
 	v.chain.keys = o.Keys
 	v.report.Events = map[string]int64{}
 	return v
@@ -333,8 +333,8 @@ func (v *verifier) follow(l *line) {
 		if string(l.event) != "egress_allowed" {
 			return
 		}
-		if len(v.open) < maxIncomplete {
-			v.open[string(l.id)] = struct{}{}
+		if _, ok := v.open[string(l.id)]; !ok && len(v.open) < maxIncomplete {
+			v.open[string(l.id)] = v.chain.seq
 		}
 	case `"complete"`:
 		if _, ok := v.open[string(l.id)]; !ok && len(v.open) < maxIncomplete {
@@ -351,7 +351,7 @@ func (v *verifier) settle() {
 		if len(v.report.IncompleteIDs) == maxNamed {
 			break
 		}
-		v.report.IncompleteIDs = append(v.report.IncompleteIDs, v.session+"/"+strings.Trim(id, `"`))
+		v.report.IncompleteIDs = append(v.report.IncompleteIDs, fmt.Sprintf("record %d, %s/%s", v.open[id], v.session, strings.Trim(id, `"`)))
 	}
 	clear(v.open)
 }

@@ -23,7 +23,7 @@ type Report struct {
 
 	// Incomplete is how many requests were allowed and have no completion: the
 	// engine died or lost its disk while they ran, or they still run.
-	// IncompleteIDs names the first of them, as session/id.
+	// IncompleteIDs names the first of them, as record SEQ, session/id.
 	Incomplete    int64
 	IncompleteIDs []string
 	// Respelled is how many records, all of the library, are spelled in another
