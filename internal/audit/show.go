@@ -166,6 +166,8 @@ func (e *Entry) row() string {
 	number("", e.DurationMS, "ms")
 	number("attempt ", e.Attempt, "")
 	number("times ", e.Count, "")
+	add("from ", e.First)
+	add("to ", e.Last)
 	number("clock set by ", e.ClockJumpMS, "ms")
 	if e.Observed {
 		cols = append(cols, "OBSERVED")

@@ -21,6 +21,7 @@ func shownLog(t *testing.T) []byte {
 	r := denial(&Agent{Namespace: "lab", ServiceAccount: "bot", Claimed: "rob"}, "method_not_allowed")
 	r.Rule, r.Port, r.Scheme, r.Method, r.QueryKeys = "no-deletes", 8443, "https", "DELETE", []string{"id", "\x1b[2J"}
 	r.Path, r.Detail, r.Observed, r.Count = []byte("/\u202e/\xff"), "not\nthis", true, 4
+	r.First, r.Last = wall.now().Add(-time.Minute), wall.now()
 	check(t, l.Refuse(r))
 	e := completion(9)
 	e.Event, e.Reason, e.Attempt, e.Path = EgressError, "upstream_timeout", 2, bytes.Repeat([]byte("/x"), maxPath)
@@ -120,7 +121,7 @@ func TestTheTableCannotDriveATerminal(t *testing.T) {
 	}
 	for _, want := range []string{
 		"POST  https://api.example.com/v1/messages", "status 200", "sent 17B", "received 1024B", "42ms", "allowed/end", "attempt 2",
-		"denied", "DELETE  https://evil.example:8443/", "rule no-deletes", "OBSERVED", "times 4", `not\nthis`, `\x1b[2J`, "…", "engine_start",
+		"denied", "DELETE  https://evil.example:8443/", "rule no-deletes", "OBSERVED", "times 4  from 2026-05-15T10:41:11.123Z  to 2026-05-15T10:42:11.123Z", `not\nthis`, `\x1b[2J`, "…", "engine_start",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
