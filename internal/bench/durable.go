@@ -290,7 +290,7 @@ func fileSystem(dir string) string {
 		return "a file system that cannot be asked its name"
 	}
 	kind := fmt.Sprintf("a file system of type %#x", uint64(s.Type))
-	switch int64(s.Type) {
+	switch s.Type {
 	case unix.EXT4_SUPER_MAGIC:
 		kind = "ext4"
 	case unix.XFS_SUPER_MAGIC:
