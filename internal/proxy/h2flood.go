@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/arpitcoder/aegrail-engine/internal/http1"
 )
 
 // What an HTTP/2 client sends beside requests and their bodies is a few bytes to it,
@@ -69,8 +71,10 @@ type h2inbound struct {
 	little int   // little frames, not yet counted
 	ended  bool
 
-	tell    func(kind byte, stream uint32) // called with each frame; nil: nobody
-	crowded bool                           // the principal has more streams than it may have
+	tell      func(kind byte, stream uint32) // called with each frame; nil: nobody
+	inTrailer bool                           // the latest header block was trailers
+	trailer   int                            // … and their bytes; more than there may be end the connection
+	crowded   bool                           // the principal has more streams than it may have
 }
 
 // Read implements net.Conn.
@@ -89,7 +93,10 @@ func (w *h2watch) Read(p []byte) (int, error) {
 // the connection.
 func (w *h2watch) take(p []byte) error {
 	cost := w.in.see(p)
-	if w.in.crowded {
+	switch {
+	case w.in.trailer > http1.MaxTrailer:
+		return w.end(&refusal{status: 400, reason: "bad_trailer", detail: fmt.Sprintf("trailers of more than %d bytes; the connection is closed", http1.MaxTrailer)})
+	case w.in.crowded:
 		return w.flood(fmt.Sprintf("more than %d streams whose answers are not taken; the connection is closed", crowd*w.owner.s.limits.ExchangesPerPrincipal))
 	}
 	if cost > 0 {
@@ -130,19 +137,31 @@ func (w *h2watch) pay(frames int) error {
 	return w.rest(wait)
 }
 
-// flood records why the connection ends.
 func (w *h2watch) flood(detail string) error {
+	return w.end(&refusal{status: 429, reason: "h2_flood", detail: detail})
+}
+
+// end records why the connection ends.
+func (w *h2watch) end(why *refusal) error {
 	w.in.ended = true
-	w.record(&refusal{status: 429, reason: "h2_flood", detail: detail})
+	w.record(why)
 	return errFlood
 }
 
-// stream is told of the frames that begin a stream or end it.
+// stream is told of the frames that begin a stream or end it. Trailers are a second
+// head, which net/http holds like the first: their bytes are counted as they come.
 func (w *h2watch) stream(kind byte, stream uint32) {
 	switch kind {
 	case frameHeaders:
-		most := int64(crowd * w.owner.s.limits.ExchangesPerPrincipal)
-		w.in.crowded = w.streams.begin(stream) > most || w.in.crowded
+		all, trailers := w.streams.begin(stream)
+		w.in.crowded = w.in.crowded || all > int64(crowd*w.owner.s.limits.ExchangesPerPrincipal)
+		w.in.inTrailer = trailers
+		w.in.trailer = 0
+		fallthrough
+	case frameContinuation:
+		if w.in.inTrailer {
+			w.in.trailer += w.in.skip
+		}
 	case frameRST:
 		w.streams.end(stream)
 	}

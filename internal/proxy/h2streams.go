@@ -26,15 +26,15 @@ type h2streams struct {
 
 // begin counts a stream, unless its head is only trailers, and returns how
 // many the principal has.
-func (h *h2streams) begin(stream uint32) int64 {
+func (h *h2streams) begin(stream uint32) (all int64, trailers bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.over || stream <= h.last {
-		return h.of.streams.Load()
+		return h.of.streams.Load(), true
 	}
 	h.last = stream
 	h.open = append(h.open, stream)
-	return h.of.streams.Add(1)
+	return h.of.streams.Add(1), false
 }
 
 // end is told of each stream that ends, by either side, once or more.

@@ -52,7 +52,7 @@ const (
 	rstHead    = frameHead + 4 // … with the code of a RST_STREAM (section 6.4)
 	goawayHead = frameHead + 8 // … with stream and code of a GOAWAY (section 6.8)
 
-	frameData, frameHeaders, frameRST, framePing, frameGoaway, frameWindowUpdate = 0, 1, 3, 6, 7, 8
+	frameData, frameHeaders, frameRST, framePing, frameGoaway, frameWindowUpdate, frameContinuation = 0, 1, 3, 6, 7, 8, 9
 
 	flagEndStream = 1
 

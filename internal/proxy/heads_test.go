@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/net/http2"
+
 	"github.com/arpitcoder/aegrail-engine/internal/enginetest"
 	"github.com/arpitcoder/aegrail-engine/internal/proxy"
 )
@@ -136,4 +138,27 @@ func TestR07LargeHellosHaveABudget(t *testing.T) {
 	if !enginetest.Eventually(func() bool { _, err := greet(many); return err == nil }) {
 		t.Error("what became free is not given again")
 	}
+}
+
+// Trailers are a second head, which is held until the origin has answered.
+func TestR07LargeTrailersOverHTTP2EndTheConnection(t *testing.T) {
+	e := enginetest.Start(t, &enginetest.Options{Unmatched: true, Policy: "- name: all\n  {{to \"allowed.test\"}}\n"})
+	for what, frames := range map[string]int{"in one frame": 1, "in many": 12} {
+		c := dialH2(t, e, "allowed.test")
+		stream := c.open(false, ":method: POST", ":scheme: https", ":authority: "+e.Authority("allowed.test"), ":path: /up", "trailer: x")
+		block := c.encode("x: " + strings.Repeat("~", 12<<10)) // no shorter by Huffman's code
+		size := len(block) / frames
+		_ = c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block[:size], EndStream: true, EndHeaders: frames == 1})
+		for i := 1; i < frames; i++ {
+			from, to := i*size, (i+1)*size
+			if i == frames-1 {
+				to = len(block)
+			}
+			_ = c.framer.WriteContinuation(stream, i == frames-1, block[from:to])
+		}
+		if a := c.answer(stream); !a.Gone {
+			t.Errorf("%s: %v", what, a)
+		}
+	}
+	e.WantRecords(t, 2, enginetest.Fields{"event": "egress_denied", "reason": "bad_trailer", "alpn": "h2"})
 }
