@@ -1,11 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/arpitcoder/aegrail-engine/api/policy/v1alpha1"
 	"github.com/arpitcoder/aegrail-engine/internal/audit"
 	"github.com/arpitcoder/aegrail-engine/internal/identity"
+	"github.com/arpitcoder/aegrail-engine/internal/policy"
 )
 
 func TestARecordIsNamedByWhatItHas(t *testing.T) {
@@ -47,5 +50,33 @@ func TestCountedRefusalsAreNotLeftOut(t *testing.T) {
 		if got := s.denied["what was counted and not listed ("+reason+")"]; got != n {
 			t.Errorf("suggest: %v, want %d for %s", s.denied, n, reason)
 		}
+	}
+}
+
+// A log has as many URLs as an agent liked; what is held of them, and printed, has an end.
+func TestAReplayListsSoManyRequestsAndCountsTheOthers(t *testing.T) {
+	docs, err := v1alpha1.Parse("none", []byte("apiVersion: aegrail.io/v1alpha1\nkind: AgentPolicy\nmetadata: {name: none}\nspec: {}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, _, err := policy.Compile(docs, policy.Options{AnyAgent: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := replay{set: set, differ: map[difference]*tallied{}}
+	const more = 7
+	for i := range uint64(mostListed + more) {
+		e := &audit.Entry{Seq: i + 1, Event: "egress_allowed", Phase: "decision", AgentIdentity: "bot", Method: "GET", Scheme: "https", Host: "a.test", Port: 443, Path: fmt.Sprint("/", i)}
+		if err := r.add(logged{e}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out strings.Builder
+	if err := r.print(&out); err == nil {
+		t.Error("a difference is none")
+	}
+	last := fmt.Sprintf("allow -> deny  other requests  (not_in_allowlist)  %d times, first in record %d, agent bot\n0 decisions alike, %d differ\n", more, mostListed+1, mostListed+more)
+	if got := out.String(); strings.Count(got, "\n") != mostListed+2 || !strings.HasSuffix(got, last) {
+		t.Errorf("%d lines, the end is %q, want %q", strings.Count(got, "\n"), got[max(0, len(got)-200):], last)
 	}
 }

@@ -77,13 +77,24 @@ func (r *replay) add(l logged) error {
 	case was == now:
 		r.same += l.times()
 	default:
-		d := difference{verdictWord(was), verdictWord(now), because(a), l.principal().ID(), method + " " + l.url()}
-		if r.differ[d] == nil {
-			r.differ[d] = &tallied{first: l.Seq}
-		}
-		r.differ[d].count += l.times()
+		r.differs(difference{verdictWord(was), verdictWord(now), because(a), l.principal().ID(), method + " " + l.url()}, l)
 	}
 	return nil
+}
+
+// mostListed is how many differences are told apart by their request: an agent has
+// as many URLs as it likes. Those of the others that have verdicts, reason and agent
+// in common are one.
+const mostListed = 10_000
+
+func (r *replay) differs(d difference, l logged) {
+	if r.differ[d] == nil && len(r.differ) >= mostListed {
+		d.request = "other requests"
+	}
+	if r.differ[d] == nil {
+		r.differ[d] = &tallied{first: l.Seq}
+	}
+	r.differ[d].count += l.times()
 }
 
 // because is the reason and the rule of an answer.
