@@ -17,9 +17,10 @@ import (
 )
 
 const (
-	maxChain   = 16   // certificates that a server may send (row T12); real chains have two to four
-	maxNames   = 1000 // names in a leaf (row T11); public CAs issue up to 250
-	minRSABits = 2048 // row T9: crypto/tls accepts 1024
+	maxChain    = 16       // certificates that a server may send (row T12); real chains have two to four
+	maxNames    = 1000     // names in a leaf (row T11); public CAs issue up to 250
+	maxGreeting = 64 << 10 // bytes of a handshake, which crypto/tls holds for as long as there is the connection; real chains have 3 to 8 KiB
+	minRSABits  = 2048     // row T9: crypto/tls accepts 1024
 
 	sessionCache = 1024 // TLS sessions remembered for resumption
 )
@@ -71,6 +72,10 @@ func (c *Client) handshake(ctx context.Context, raw net.Conn, t target, principa
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.conf.HandshakeTimeout)
 	defer cancel()
+	if w, ok := raw.(*wire); ok {
+		w.greeted = 0
+		defer func() { w.greeted = -1 }()
+	}
 	conn := tls.Client(raw, conf)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()

@@ -53,6 +53,8 @@ func TestUpstreamTLS(t *testing.T) {
 			}
 		}))
 	}
+	stapled := many(900).Certificates[0] // as many as may be
+	stapled.OCSPStaple = make([]byte, 60<<10)
 	sha1 := sha1Leaf(t, ca)
 
 	for _, row := range []struct {
@@ -78,6 +80,7 @@ func TestUpstreamTLS(t *testing.T) {
 		})), ReasonCertUsage},
 		{"T11 2000 SANs", many(2000), ReasonCertTooLarge},
 		{"T11 10 000 SANs", many(10000), ReasonCertTooLarge},
+		{"T11 a good leaf in a handshake that is larger than may be held", with(stapled), ReasonCertTooLarge},
 		{"T12 a chain of 100", with(chain), ReasonCertTooLarge},
 		{"T13 TLS 1.1", &tls.Config{Certificates: []tls.Certificate{good}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, ReasonTLSVersion},
 		{"T14 client certificate, TLS 1.3", &tls.Config{Certificates: []tls.Certificate{good}, ClientAuth: tls.RequireAnyClientCert}, ReasonClientCertWanted},

@@ -1,7 +1,9 @@
 package upstream
 
 import (
+	"fmt"
 	"net"
+	"net/http"
 	"sync"
 	"syscall"
 
@@ -22,6 +24,7 @@ type wire struct {
 	sawEOF  bool // the peer's FIN was read; owned by the reading goroutine
 	probing bool // Read answers with what was read from the socket, else probeError; owned by the reading goroutine
 	under   *proxyWire
+	greeted int // bytes of a handshake that were read; -1: there is none under way. Owned by the reading goroutine
 
 	mu      sync.Mutex
 	written int64 // bytes that the kernel accepted
@@ -60,7 +63,7 @@ func (probeError) Timeout() bool   { return true }
 func (probeError) Temporary() bool { return true }
 
 func newWire(conn net.Conn) (*wire, error) {
-	w := &wire{Conn: conn}
+	w := &wire{Conn: conn, greeted: -1}
 	inner := conn
 	for {
 		n, ok := inner.(interface{ NetConn() net.Conn }) // TLS to an upstream proxy
@@ -94,6 +97,11 @@ func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
 	if err != nil && n == 0 {
 		w.sawEOF = true
+	}
+	if w.greeted >= 0 {
+		if w.greeted += n; w.greeted > maxGreeting {
+			return 0, fail(ReasonCertTooLarge, http.StatusBadGateway, fmt.Sprintf("a handshake of more than %d bytes", maxGreeting), nil)
+		}
 	}
 	return n, err
 }
