@@ -174,3 +174,33 @@ func TestABodyThatBreaksOffGivesBackItsPage(t *testing.T) {
 		}
 	}
 }
+
+// A request that came with the end of a large body before it is read through what that
+// body has taken, and nothing is taken a second time.
+func TestABodyBehindAnotherInTheSamePageTakesNoSecond(t *testing.T) {
+	const all = 1 << 20
+	body := strings.Repeat("b", 100_000)
+	one := with("Content-Length: 100000\r\n") + body
+	p := &purse{left: all}
+	r := NewReader(strings.NewReader(strings.Repeat(one, 5)))
+	r.BoundBodies(p)
+	var h RequestHead
+	for n := range 5 {
+		if err := r.ReadRequest(&h); err != nil {
+			t.Fatal(err)
+		}
+		var got strings.Builder
+		for b := r.Body(h.Framing, h.Length); ; {
+			piece, err := b.Next()
+			if got.Write(piece); err != nil {
+				break
+			}
+		}
+		if got.String() != body || string(h.Host) != "a.test" {
+			t.Errorf("body %d has %d bytes; host %q", n+1, got.Len(), h.Host)
+		}
+	}
+	if r.Release(); p.left != all {
+		t.Errorf("%d of %d given back", p.left, all)
+	}
+}

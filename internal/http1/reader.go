@@ -192,9 +192,10 @@ func (r *Reader) drop(p *page) {
 }
 
 // bodyPage returns a page to read a body through, where the one that there is has too
-// little room; nil: it has to do. What is unread fits it.
+// little room; nil: it has to do. What is unread fits it. A head that came in the page
+// of the body before it keeps what that has taken, and there is no second one.
 func (r *Reader) bodyPage() *page {
-	if r.wide == nil || r.wide.Take(largePage) {
+	if r.wide == nil || r.roam.Load() == nil && r.wide.Take(largePage) {
 		p := getPage(largePage)
 		if r.wide != nil {
 			r.roam.Store(p)
