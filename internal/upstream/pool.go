@@ -179,22 +179,20 @@ func (p *pool) opened(h *host, f *flight, h1 *conn, h2 *h2conn, err error, gaveU
 }
 
 // spare takes an HTTP/2 connection that carries nothing out of the pool, of whoever
-// has the most; all of its may carry something, and then there is one too many. A
-// principal has no more in use than it has requests. Called with mu held.
-func (p *pool) spare(but *h2conn) *h2conn {
-	most := but.host.key.principal
-	for who, n := range p.holds2 {
-		if n > p.holds2[most] {
-			most = who
-		}
-	}
+// has the most of those that have such a one; all may carry something, and then there
+// is one too many. A principal has no more in use than it has requests. Called with mu
+// held.
+func (p *pool) spare(but *h2conn) (out *h2conn) {
+	most := 0
 	for c := range p.live2 {
-		if c != but && c.host.key.principal == most && !c.retired.Load() && c.cc.InFlight() == 0 {
-			c.host.h2 = slices.DeleteFunc(c.host.h2, func(o *h2conn) bool { return o == c })
-			return c
+		if n := p.holds2[c.host.key.principal]; n > most && c != but && !c.retired.Load() && c.cc.InFlight() == 0 {
+			most, out = n, c
 		}
 	}
-	return nil
+	if out != nil {
+		out.host.h2 = slices.DeleteFunc(out.host.h2, func(o *h2conn) bool { return o == out })
+	}
+	return out
 }
 
 // crowded reports that principal has so many HTTP/2 connections that the next is to

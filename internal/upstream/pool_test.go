@@ -161,6 +161,35 @@ func TestHTTP2ConnectionsThatCarryNothingAreBounded(t *testing.T) {
 	}
 }
 
+// Where whoever has the most uses all of them, the next one has to do with fewer.
+func TestHTTP2ConnectionsInUseLeaveTheOthersBounded(t *testing.T) {
+	const all = 4
+	ca := newAuthority(t)
+	conf := &tls.Config{Certificates: []tls.Certificate{ca.leaf(t, nil)}}
+	hang := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
+	w := newWorld(t, ca, func(c *Config) { c.MaxHTTP2 = all })
+	for range all {
+		res, err := w.send(serveHTTP(t, conf, true, hang), "GET / HTTP/1.1", &SendOptions{Principal: "busy"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Close()
+	}
+	for range all - 1 { // of which none makes it the one with the most
+		res, err := w.send(serveHTTP(t, conf, true, answer), "GET / HTTP/1.1", &SendOptions{Principal: "idle"})
+		w.expect(res, err, "ok")
+	}
+	until(t, "one more than what is in use", func() bool {
+		w.c.pool.mu.Lock()
+		defer w.c.pool.mu.Unlock()
+		return w.c.pool.holds2["busy"] == all && w.c.pool.holds2["idle"] == 1
+	})
+}
+
 func TestCloseEndsWhatIsInUse(t *testing.T) {
 	o := listen(t, nil, script("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"))
 	w := newWorld(t, nil, nil)
