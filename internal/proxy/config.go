@@ -62,7 +62,7 @@ type Limits struct {
 	Head                    time.Duration // first byte of a head to its last, and before that connected to first byte; 10 s
 	HeadBytes               int64         // pages of heads of more than 4 KiB, of all clients at once; a quarter of the memory limit, 128 MiB where there is none
 	WindowBytes             int64         // what HTTP/2 clients may send ahead of what is read, beyond 80 KiB a connection, all at once; as HeadBytes
-	PageBytes               int64         // pages beyond 4 KiB through which bodies and answers of HTTP/1 are read, of all at once: half for either; as HeadBytes
+	PageBytes               int64         // pages beyond 4 KiB through which bodies and answers of HTTP/1 are read, of all at once: half for requests, a quarter for answers and one for their large heads; as HeadBytes
 	Idle                    time.Duration // between two requests; 2 min
 	Settle                  time.Duration // … after which a connection gives back what it need not hold; 1 s
 	Lull                    time.Duration // … once Shutdown has begun; 2 s

@@ -77,7 +77,7 @@ type exchange struct {
 
 func newExchange(s *Server) *exchange {
 	x := &exchange{s: s, reqHash: digest.New(s.cfg.DigestKey), respHash: digest.New(s.cfg.DigestKey)}
-	x.send.Pages = (*answerPages)(x)
+	x.send.Heads, x.send.Pages = (*answerHeads)(x), (*answerPages)(x)
 	x.send.OnInterim = func(status int, fields []http1.Field) error { return x.client.interim(status, fields) }
 	return x
 }

@@ -48,6 +48,13 @@ type bodyPages conn
 func (b *bodyPages) Take(n int) bool { return b.s.uploads.take(b.flow.Client.Addr(), int64(n)) }
 func (b *bodyPages) Give(n int)      { b.s.uploads.give(b.flow.Client.Addr(), int64(n)) }
 
+// answerHeads is an exchange as the http1.Allowance of its answer's large head. That
+// passes whole or not at all, so bodies, which do with less, do not take its room.
+type answerHeads exchange
+
+func (a *answerHeads) Take(n int) bool { return a.s.replies.take(a.c.principalID, int64(n)) }
+func (a *answerHeads) Give(n int)      { a.s.replies.give(a.c.principalID, int64(n)) }
+
 // answerPages is an exchange as the http1.Allowance of what its origin answers, and
 // of what its own pieces are read into.
 type answerPages exchange

@@ -67,3 +67,34 @@ func TestR08LargeHeadsOfAnswersGiveBackTheirRoom(t *testing.T) {
 		}
 	}
 }
+
+// Streams that take all that there is for what they are read into do not take the room
+// of another answer's head, which passes in no smaller pieces.
+func TestR08StreamsLeaveRoomForLargeHeadsOfAnswers(t *testing.T) {
+	e := enginetest.Start(t, &enginetest.Options{Hosts: talkers(), Policy: anyTalk, Limits: proxy.Limits{PageBytes: 4 * 140 << 10}})
+	client := e.ClientH2(t)
+	for range 4 { // an answer without an end each
+		in, out := io.Pipe()
+		t.Cleanup(func() { _ = out.Close() })
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.URL("h2.test", "/stream"), in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _ = out.Write(make([]byte, 8<<10)) }()
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = resp.Body.Close() })
+		if _, err := io.ReadFull(resp.Body, make([]byte, 4<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, client := range bothClients(t, e) {
+		for _, host := range []string{"h1.test", "h2.test"} {
+			if r := e.Do(t, client, "GET", host, "/large", ""); r.Status != 200 {
+				t.Errorf("%s, %s: %d %s", name, host, r.Status, r.Reason())
+			}
+		}
+	}
+}

@@ -34,7 +34,8 @@ type Server struct {
 	turned    chan struct{}       // one for each connection that is turned away now
 	heads     *budget[netip.Addr] // of heads that are larger than a small page, from their fifth KiB until their request has ended; by address
 	uploads   *budget[netip.Addr] // of large pages through which bodies of HTTP/1 are read; by address
-	answers   *budget[string]     // … and answers, their large heads among them; by principal
+	answers   *budget[string]     // … and answers; by principal
+	replies   *budget[string]     // of the large heads of answers; by principal
 	windows   *budget[string]     // of what HTTP/2 clients may send ahead, beyond narrow windows; by principal
 	bodies    *budget[string]     // of bodies that conditions read, by principal: a rule that reads them must not be a way to fill the memory
 	parsing   chan struct{}       // one for each body that a condition looks at now
@@ -61,7 +62,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.heads = newBudget[netip.Addr](s.limits.HeadBytes, s.limits.HeadBytes)
 	s.uploads = newBudget[netip.Addr](s.limits.PageBytes/2, s.limits.PageBytes/2)
-	s.answers = newBudget[string](s.limits.PageBytes/2, s.limits.PageBytes/2)
+	s.answers = newBudget[string](s.limits.PageBytes/4, s.limits.PageBytes/4)
+	s.replies = newBudget[string](s.limits.PageBytes/4, s.limits.PageBytes/4)
 	s.windows = newBudget[string](s.limits.WindowBytes, s.limits.WindowBytes)
 	s.bodies = newBudget[string](s.limits.JudgedBytes, 2*s.limits.JudgedBytes)
 	s.parsing = make(chan struct{}, maxParsed(debug.SetMemoryLimit(-1), runtime.GOMAXPROCS(0)))

@@ -180,9 +180,9 @@ type SendOptions struct {
 	Principal string // whose connections may be used: identity.Principal.ID
 	Body      Body   // nil: no body
 
-	// Pages bounds what of the answer is held beyond 4 KiB: a large head that finds no
-	// room fails, a body is read in small pieces. nil: no bound.
-	Pages http1.Allowance
+	// Heads and Pages bound what of the answer is held beyond 4 KiB: a large head that
+	// finds no room fails, a body is read in small pieces. nil: no bound.
+	Heads, Pages http1.Allowance
 
 	// OnInterim is called with each 1xx answer but 100 and 101, before Send
 	// returns and in no two goroutines at once; fields are valid during the

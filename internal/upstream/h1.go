@@ -143,7 +143,7 @@ func (c *conn) allowWrite(d time.Duration) {
 // to be sent at first, for another connection's composed.
 func (c *conn) exchange(ctx context.Context, p policy.Permit, req *canon.Request, o *SendOptions, composed []byte) (res *Response, unsent []byte, err error) {
 	c.begin(ctx, p, req)
-	c.r.Bound(o.Pages)
+	c.r.Bound(o.Heads)
 	c.r.BoundBodies(o.Pages)
 	inline, err := c.compose(req, o, composed)
 	if err == nil {

@@ -126,8 +126,9 @@ type stream struct {
 	idle     *time.Timer
 	idleFor  time.Duration
 	buf      *[]byte
-	pages    http1.Allowance // buf and the head are taken of it; nil: no bound
-	head     int             // bytes taken for the head
+	pages    http1.Allowance // buf is taken of it; nil: no bound
+	heads    http1.Allowance // … and the head
+	head     int             // bytes taken for it
 	none     bool            // the answer has no body
 	err      error           // sticky
 	trailers []http1.Field
@@ -137,7 +138,7 @@ var errIdle = errors.New("no byte of the body for too long")
 
 // sendH2 sends req on a reserved stream of h.
 func (c *Client) sendH2(ctx context.Context, h *h2conn, p policy.Permit, req *canon.Request, o *SendOptions) (*Response, error) {
-	s := &stream{client: c, parent: ctx, body: newH2Body(c, p, req, o.Body), idleFor: c.conf.BodyIdleTimeout, pages: o.Pages}
+	s := &stream{client: c, parent: ctx, body: newH2Body(c, p, req, o.Body), idleFor: c.conf.BodyIdleTimeout, heads: o.Heads, pages: o.Pages}
 	if req.GRPC {
 		s.idleFor = c.conf.StreamIdleTimeout
 	}

@@ -23,10 +23,10 @@ func (s *stream) takeHead() bool {
 			n += len(name) + len(v)
 		}
 	}
-	if s.pages == nil || n <= smallBuf {
+	if s.heads == nil || n <= smallBuf {
 		return true
 	}
-	if !s.pages.Take(headCopies * n) {
+	if !s.heads.Take(headCopies * n) {
 		return false
 	}
 	s.head = headCopies * n
@@ -36,7 +36,7 @@ func (s *stream) takeHead() bool {
 // giveBack ends what the stream holds.
 func (s *stream) giveBack() {
 	if s.head > 0 {
-		s.pages.Give(s.head)
+		s.heads.Give(s.head)
 		s.head = 0
 	}
 	if s.buf == nil {
