@@ -18,8 +18,12 @@ import (
 // tlsConfig is the one configuration of every client handshake: session
 // tickets resume on any connection, and the names are checked on each of them,
 // resumed or not, before a certificate is looked for.
+//
+// While the engine stops, HTTP/2 is not chosen: its servers take no more connections,
+// and what a client sent on such a one would be lost.
 func (s *Server) tlsConfig() *tls.Config {
-	return &tls.Config{
+	var last *tls.Config
+	cfg := &tls.Config{
 		MinVersion:                  tls.VersionTLS12,
 		NextProtos:                  []string{"h2", "http/1.1"},
 		CurvePreferences:            s.cfg.Curves,
@@ -32,6 +36,9 @@ func (s *Server) tlsConfig() *tls.Config {
 			if why := w.owner.agree(intake.NewHello(chi)); why != nil {
 				w.owner.helloRefused = why
 				return nil, why
+			}
+			if s.draining.Load() {
+				return last, nil
 			}
 			return nil, nil
 		},
@@ -47,6 +54,9 @@ func (s *Server) tlsConfig() *tls.Config {
 			return leaf, err
 		},
 	}
+	last = cfg.Clone()
+	last.NextProtos = []string{"http/1.1"}
+	return cfg
 }
 
 // noLeaf is a name that policy could allow and that no certificate can be had for.

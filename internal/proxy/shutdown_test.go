@@ -62,3 +62,28 @@ func TestAnIdleConnectionDoesNotHoldAStopUp(t *testing.T) {
 		})
 	}
 }
+
+// Where a tunnel begins while the engine stops there is time for one request, which
+// HTTP/2 takes no more of by then.
+func TestATunnelThatBeginsWhileTheEngineStopsIsServed(t *testing.T) {
+	e := enginetest.Start(t, &enginetest.Options{Policy: readPolicy, Limits: proxy.Limits{Lull: time.Minute}})
+	seen, late := e.RawTunnel(t, "allowed.test", nil), e.RawConnect(t, "allowed.test")
+	stopped := make(chan struct{})
+	go func() { e.Stop(t); close(stopped) }()
+	for stopping := false; !stopping; {
+		seen.Send(line(e, "GET", "/") + "\r\n")
+		stopping = seen.Reply("GET").Close
+	}
+	if err := late.StartTLS("allowed.test", &enginetest.TunnelOptions{ALPN: []string{"h2", "http/1.1"}}); err != nil {
+		t.Fatal(err)
+	}
+	if p := late.State().NegotiatedProtocol; p != "http/1.1" {
+		t.Errorf("%q was chosen", p)
+	}
+	late.Send(line(e, "GET", "/") + "\r\n")
+	if r := late.Reply("GET"); r.Status != http.StatusOK || !r.Close {
+		t.Errorf("%d, the last: %t", r.Status, r.Close)
+	}
+	late.WantClosed()
+	<-stopped
+}
