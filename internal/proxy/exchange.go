@@ -70,7 +70,7 @@ type exchange struct {
 
 	ctx    context.Context // from begin to end; cancelled by a cut
 	cancel context.CancelFunc
-	writes atomic.Int64  // HTTP/2: since when a part of the answer waits for its client, unix nanoseconds; 0: none does
+	writes atomic.Int64  // HTTP/2: since when a part of the answer waits for its client, or from when that of a large one counts, unix nanoseconds; 0: none does
 	asked  []http1.Field // the fields that were judged, before the rule's edits
 	cut    atomic.Bool   // the rule of this exchange is gone, or the engine stops
 }

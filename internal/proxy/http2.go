@@ -204,6 +204,17 @@ func (cl *h2client) stall(x *exchange, now time.Time) {
 	_ = cl.ctl.SetWriteDeadline(time.Unix(1, 0)) // which resets the stream
 }
 
+// write passes a piece of the answer on. That is up to 66 KiB where the origin is faster
+// than the client, and who takes a KiB of it in a second takes something: each 16 KiB
+// have WriteStall. To write them one by one would cost a hand-over each.
+func (cl *h2client) write(x *exchange, piece []byte) error {
+	more := time.Duration(len(piece)/outSize) * x.s.limits.WriteStall
+	x.writes.Store(x.s.now().Add(more).UnixNano())
+	_, err := cl.w.Write(piece)
+	x.writes.Store(0)
+	return err
+}
+
 // gone is why an answer could not be written.
 func (cl *h2client) gone(err error) *refusal {
 	if cl.stalled.Load() {
@@ -308,10 +319,7 @@ func (cl *h2client) relayBody(x *exchange, resp *upstream.Response) *refusal {
 				continue
 			}
 		}
-		x.writes.Store(x.s.now().UnixNano())
-		_, err = cl.w.Write(piece)
-		x.writes.Store(0)
-		if err != nil {
+		if err := cl.write(x, piece); err != nil {
 			return cl.gone(err)
 		}
 	}
