@@ -178,7 +178,7 @@ func (w *h2watch) rest(wait time.Duration) error {
 	case <-due.C:
 		return nil
 	case <-w.closed:
-	case <-w.owner.s.wide.in.done: // what is left is cut
+	case <-w.owner.s.over: // what is left is cut
 	}
 	return net.ErrClosed
 }

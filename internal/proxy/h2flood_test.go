@@ -124,7 +124,7 @@ func watching(y *tally, s *Server) *h2watch {
 func TestFramesBeyondTheBudgetWaitForTheirTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit, each, conns = 1000, 1000, 4
-		s := &Server{now: time.Now, wide: &h2side{in: newHandover()}, limits: Limits{ControlFrames: limit}}
+		s := &Server{now: time.Now, limits: Limits{ControlFrames: limit}}
 		y := new(tally)
 		began := time.Now()
 		var all sync.WaitGroup
@@ -149,10 +149,10 @@ func TestFramesBeyondTheBudgetWaitForTheirTime(t *testing.T) {
 func TestAWaitEndsWithItsConnection(t *testing.T) {
 	for name, end := range map[string]func(w *h2watch){
 		"closed":  func(w *h2watch) { w.closing.Do(func() { close(w.closed) }) },
-		"stopped": func(w *h2watch) { _ = w.owner.s.wide.in.Close() },
+		"stopped": func(w *h2watch) { close(w.owner.s.over) },
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			w := watching(new(tally), &Server{now: time.Now, wide: &h2side{in: newHandover()}, limits: Limits{ControlFrames: 10}})
+			w := watching(new(tally), &Server{now: time.Now, over: make(chan struct{}), limits: Limits{ControlFrames: 10}})
 			if err := w.pay(burst(10)); err != nil {
 				t.Fatal(err)
 			}
@@ -174,7 +174,7 @@ func TestLittlePiecesOfABodyWaitAndNoMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		w := watching(new(tally), &Server{now: time.Now, wide: &h2side{in: newHandover()}, limits: Limits{}.withDefaults()})
+		w := watching(new(tally), &Server{now: time.Now, limits: Limits{}.withDefaults()})
 		began := time.Now()
 		for range 4 * littleRate {
 			if err := w.take(out.Bytes()); err != nil {
@@ -192,7 +192,7 @@ func TestLittlePiecesOfABodyWaitAndNoMore(t *testing.T) {
 func TestBurstsWithPausesBetweenAreNoFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 100
-		w := watching(new(tally), &Server{now: time.Now, wide: &h2side{in: newHandover()}, limits: Limits{ControlFrames: limit}})
+		w := watching(new(tally), &Server{now: time.Now, limits: Limits{ControlFrames: limit}})
 		for range 10 {
 			for range burst(limit) + limit {
 				if err := w.pay(1); err != nil {

@@ -21,7 +21,7 @@ import (
 // that is there and gives a stream no window, which is looked for too. In a tunnel and
 // a WebSocket both directions are read.
 
-// watchClients looks after those that have left, until the Server shuts down.
+// watchClients looks after those that have left, until the Server has shut down.
 func (s *Server) watchClients() {
 	tick := time.NewTicker(s.limits.ClientLook)
 	defer tick.Stop()
@@ -32,7 +32,7 @@ func (s *Server) watchClients() {
 			for _, c := range s.snapshot() {
 				c.look(before)
 			}
-		case <-s.wide.in.done:
+		case <-s.over:
 			return
 		}
 	}

@@ -26,6 +26,8 @@ type Server struct {
 
 	draining atomic.Bool // Shutdown has begun: connections end after their exchange
 	aborting atomic.Bool // its time is up: what is left is cut
+	over     chan struct{}
+	end      func() // closes over: nothing is left, or what is left is cut
 
 	mu sync.Mutex
 	places
@@ -57,9 +59,11 @@ func New(cfg Config) (*Server, error) {
 		limits:  cfg.Limits.withDefaults(),
 		now:     cfg.Now,
 		places:  places{conns: make(map[*conn]struct{}), byClient: make(map[netip.Addr]share)},
+		over:    make(chan struct{}),
 		turned:  make(chan struct{}, maxTurned),
 		tallies: tallies{of: make(map[string]*tally)},
 	}
+	s.end = sync.OnceFunc(func() { close(s.over) })
 	s.heads = newBudget[netip.Addr](s.limits.HeadBytes, s.limits.HeadBytes)
 	s.uploads = newBudget[netip.Addr](s.limits.PageBytes/2, s.limits.PageBytes/2)
 	s.answers = newBudget[string](s.limits.PageBytes/4, s.limits.PageBytes/4)
@@ -83,7 +87,7 @@ func New(cfg Config) (*Server, error) {
 	if err := s.startHTTP2(); err != nil {
 		return nil, err
 	}
-	s.wg.Go(s.watchClients)
+	go s.watchClients() // until the last of them has left
 	return s, nil
 }
 
@@ -274,6 +278,7 @@ func (s *Server) snapshot() []*conn {
 // is left. Idle connections have Limits.Lull for one more request each. The listeners must have been
 // stopped before; the log is the caller's to close afterwards.
 func (s *Server) Shutdown(ctx context.Context) error {
+	defer s.end()
 	s.mu.Lock()
 	s.draining.Store(true)
 	s.mu.Unlock()
@@ -289,6 +294,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.aborting.Store(true)
+	s.end()
 	_ = errors.Join(s.wide.Close(), s.narrow.Close())
 	for _, c := range s.snapshot() {
 		c.abort()

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
+
 	"github.com/arpitcoder/aegrail-engine/internal/enginetest"
 	"github.com/arpitcoder/aegrail-engine/internal/proxy"
 )
@@ -85,5 +87,45 @@ func TestATunnelThatBeginsWhileTheEngineStopsIsServed(t *testing.T) {
 		t.Errorf("%d, the last: %t", r.Status, r.Close)
 	}
 	late.WantClosed()
+	<-stopped
+}
+
+// A client that has to wait with its control frames while the engine begins to stop has
+// its request answered like any other.
+func TestAClientThatIsSlowedDownWhileTheEngineStopsIsAnswered(t *testing.T) {
+	came, release := make(chan struct{}), make(chan struct{})
+	e := enginetest.Start(t, &enginetest.Options{
+		Limits: proxy.Limits{ControlFrames: 10},
+		Policy: "- name: all\n  {{to \"allowed.test\"}}\n",
+		Hosts: map[string]enginetest.Host{"allowed.test": {Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			close(came)
+			<-release
+		})}},
+	})
+	c := dialH2(t, e, "allowed.test")
+	stream := c.get(e.Authority("allowed.test"), "/")
+	<-came
+	for range 30 { // twenty at once, and ten that wait
+		_ = c.framer.WritePing(false, [8]byte{})
+	}
+	a := h2answer{Fields: map[string]string{}}
+	frame, err := c.framer.ReadFrame() // until the pings are read
+	for ; err == nil; frame, err = c.framer.ReadFrame() {
+		if _, ok := frame.(*http2.PingFrame); ok {
+			break
+		}
+	}
+	stopped := make(chan struct{})
+	go func() { e.Stop(t); close(stopped) }()
+	for ; err == nil; frame, err = c.framer.ReadFrame() {
+		if _, ok := frame.(*http2.GoAwayFrame); ok {
+			break
+		}
+	}
+	close(release)
+	if c.read(stream, &a, func() bool { return false }); a.Status != http.StatusOK {
+		t.Errorf("%v, %v", a, err)
+	}
+	_ = c.Close()
 	<-stopped
 }
