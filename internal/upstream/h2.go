@@ -26,8 +26,8 @@ import (
 
 const (
 	// What an upstream may make us hold: the default is 1 GiB a connection. An
-	// origin that takes one stream on each has one for every request, so those beyond
-	// the first of a principal have the least that HTTP/2 allows.
+	// origin that takes one stream on each has one for every request, so those that are
+	// in use beside the first of a principal have the least that HTTP/2 allows.
 	streamWindow     = 1 << 20
 	connectionWindow = 3 << 20
 	wideConnections  = 32
@@ -46,6 +46,7 @@ type h2conn struct {
 	cc      *http.ClientConn
 	addr    netip.AddrPort
 	version uint16
+	wide    bool // it may hold much
 	used    atomic.Bool
 	retired atomic.Bool // to be closed when the last stream ends
 }
@@ -81,16 +82,20 @@ func newTransport(c Config, stream, connection int) *http.Transport {
 
 // newH2 makes a client connection of s, with one stream reserved.
 func (c *Client) newH2(ctx context.Context, principal string, t target, addr netip.AddrPort, s *secured) (*h2conn, error) {
-	transport := c.transport
-	if c.pool.crowded(principal) {
-		transport = c.narrow
+	transport := c.narrow
+	wide, out := c.pool.wide(principal)
+	if wide {
+		transport = c.transport
+	}
+	if out != nil {
+		out.retire()
 	}
 	cc, err := transport.NewClientConn(context.WithValue(ctx, dialled{}, s.conn), "https", t.String())
 	if err != nil {
 		_ = s.conn.NetConn().Close()
 		return nil, gateway(ReasonDialFailed, err)
 	}
-	h := &h2conn{client: c, cc: cc, addr: addr, version: s.version}
+	h := &h2conn{client: c, cc: cc, addr: addr, version: s.version, wide: wide}
 	if err := cc.Reserve(); err != nil {
 		_ = cc.Close()
 		return nil, gateway(ReasonUpstreamClosed, err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -128,7 +129,8 @@ func TestH2BodiesThatAreNotAsDeclared(t *testing.T) {
 }
 
 // An origin that takes one stream on each connection has one for every request. What
-// those beyond the first hold is the least that HTTP/2 allows.
+// those in use beyond the first hold is the least that HTTP/2 allows; of those that are
+// not, one ends instead.
 func TestH2ConnectionsBeyondTheFirstHoldLittle(t *testing.T) {
 	ca := newAuthority(t)
 	offered := make(chan int, 1)
@@ -151,16 +153,28 @@ func TestH2ConnectionsBeyondTheFirstHoldLittle(t *testing.T) {
 		_, _ = io.Copy(io.Discard, conn)
 	}
 	w := newWorld(t, ca, nil)
-	for _, c := range []struct {
-		have, want int
-	}{{wideConnections - 1, streamWindow}, {wideConnections, narrowWindow}} {
-		w.c.pool.mu.Lock()
-		w.c.pool.holds2["loud"] = c.have
-		w.c.pool.mu.Unlock()
+	hang := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	next := func(want int) {
+		t.Helper()
 		res, err := w.send(listen(t, conf, serve), "GET / HTTP/1.1", &SendOptions{Principal: "loud"})
 		w.expect(res, err, "")
-		if got := <-offered; got != c.want {
-			t.Errorf("beside %d others: a window of %d, want %d", c.have, got, c.want)
+		if got := <-offered; got != want {
+			t.Errorf("a window of %d, want %d", got, want)
 		}
 	}
+	for i := range wideConnections {
+		if i == wideConnections-1 { // one that is not in use
+			next(streamWindow)
+		}
+		res, err := w.send(serveHTTP(t, conf, true, hang), "GET / HTTP/1.1", &SendOptions{Principal: "loud"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Close()
+	}
+	next(narrowWindow)
+	next(narrowWindow) // the one before is not in use, and makes no room for a wide one
 }

@@ -189,18 +189,41 @@ func (p *pool) spare(but *h2conn) (out *h2conn) {
 			most, out = n, c
 		}
 	}
-	if out != nil {
-		out.host.h2 = slices.DeleteFunc(out.host.h2, func(o *h2conn) bool { return o == out })
-	}
+	out.leave()
 	return out
 }
 
-// crowded reports that principal has so many HTTP/2 connections that the next is to
-// hold little.
-func (p *pool) crowded(principal string) bool {
+// wide reports whether the next HTTP/2 connection of principal may hold much. If it is
+// to be one too many, out is one that holds much and carries nothing, which the caller
+// retires: who visits many hosts is not to do with narrow windows for it.
+func (p *pool) wide(principal string) (ok bool, out *h2conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.holds2[principal] >= wideConnections
+	if p.holds2[principal] < wideConnections {
+		return true, nil
+	}
+	n := 0
+	for c := range p.live2 {
+		if !c.wide || c.host.key.principal != principal {
+			continue
+		}
+		if n++; !c.retired.Load() && c.cc.InFlight() == 0 {
+			out = c
+		}
+	}
+	if n < wideConnections {
+		return true, nil
+	}
+	out.leave()
+	return out != nil, out
+}
+
+// leave has nobody take h any more, which may be nil. Called with pool.mu held.
+func (h *h2conn) leave() {
+	if h != nil {
+		h.retired.Store(true)
+		h.host.h2 = slices.DeleteFunc(h.host.h2, func(o *h2conn) bool { return o == h })
+	}
 }
 
 // count keeps the numbers of idle connections. Called with mu held.
