@@ -68,7 +68,7 @@ type Limits struct {
 	Lull                    time.Duration // … once Shutdown has begun; 2 s
 	BodyStall               time.Duration // no byte of a body; 1 min
 	BodyRead                time.Duration // a body that a rule reads, whole; 30 s
-	WriteStall              time.Duration // a client that does not read; 30 s
+	WriteStall              time.Duration // a client that does not read; 30 s, over HTTP/2 four times that
 	TunnelIdle              time.Duration // passthrough and WebSocket without a byte; 10 min
 	Streams                 int           // concurrent HTTP/2 streams of a connection; 100
 	ControlFrames           int           // HTTP/2 frames beside requests and bodies, of one principal in a second (h2flood.go); 2000

@@ -189,11 +189,16 @@ type h2client struct {
 	stalled atomic.Bool // the client took nothing for too long
 }
 
+// streamStall is how many times WriteStall a stream may stand still. Its window may be
+// 64 KiB, and who reads an event and works on it for a minute has it full, where over
+// HTTP/1 the kernel's buffers take megabytes meanwhile.
+const streamStall = 4
+
 // stall ends a stream whose client has taken nothing for as long as it may. A call of
 // gRPC may stand still for longer: who cannot follow holds its messages back so. It
 // is called with c.mu held, before the handler returns.
 func (cl *h2client) stall(x *exchange, now time.Time) {
-	most := x.s.limits.WriteStall
+	most := streamStall * x.s.limits.WriteStall
 	if x.req.GRPC {
 		most = max(most, x.s.limits.TunnelIdle)
 	}

@@ -51,3 +51,22 @@ func TestAnHTTP2ClientThatTakesALittleIsNotEnded(t *testing.T) {
 		})
 	}
 }
+
+// Who works on an event for a minute before it reads the next is there.
+func TestAnHTTP2ClientThatPausesIsNotEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{now: time.Now, limits: Limits{}.withDefaults()}
+		cl := &h2client{s: s, ctl: http.NewResponseController(httptest.NewRecorder())}
+		x := &exchange{s: s, client: cl}
+		c := &conn{s: s, streams: map[*exchange]struct{}{x: {}}}
+		x.writes.Store(s.now().UnixNano()) // as a flush does, until it is through
+		time.Sleep(100 * time.Second)
+		if c.look(time.Time{}); cl.stalled.Load() {
+			t.Error("ended after 100 s")
+		}
+		time.Sleep(30 * time.Second)
+		if c.look(time.Time{}); !cl.stalled.Load() {
+			t.Error("not ended after 130 s")
+		}
+	})
+}
