@@ -14,8 +14,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // measured is what a flood cost.
@@ -42,17 +43,14 @@ func (m measured) heldUp() bool {
 	return m.beside.Median > medianTarget*m.alone.Median || m.beside.P99 > p99Target*m.alone.P99 || m.beside.Failed > 0
 }
 
-const (
-	floodName = "flood"
-	giveWay   = 10 // nice(2)
-)
+const floodName = "flood"
 
 // serveFlood is what this program is with -role flood: the attackers are a
 // process of their own, so that neither the well-behaved client nor the upstream
 // waits for them there. Attackers have their own machines; on this one they give
 // way. It prints how much they did.
 func serveFlood(o options, stdout io.Writer) error {
-	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, giveWay); err != nil {
+	if err := yield(); err != nil {
 		return err
 	}
 	i := slices.IndexFunc(floods(), func(f flood) bool { return f.what == o.what })
@@ -74,6 +72,31 @@ func serveFlood(o options, stdout io.Writer) error {
 	wg.Wait()
 	_, err := fmt.Fprint(stdout, done.Load())
 	return err
+}
+
+// yield has every thread of this process run where nobody else would; those that
+// come later have it from the one that makes them. Linux keeps that for each thread.
+func yield() error {
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		id, err := strconv.Atoi(t.Name())
+		if err != nil {
+			return err
+		}
+		if err := giveWay(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// giveWay is SCHED_IDLE of sched(7) for one thread. By nice(2) alone an attacker still
+// ends its time slice, of some milliseconds, before the engine's thread has the processor.
+func giveWay(thread int) error {
+	return unix.SchedSetAttr(thread, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0)
 }
 
 // attackRun is one measurement.

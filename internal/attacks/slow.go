@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 )
 
@@ -98,7 +97,7 @@ func (s *slow) attack(ctx context.Context, f *flooder) (int64, string, error) {
 	if err := cmd.Start(); err != nil {
 		return 0, "", fmt.Errorf("slowhttptest: %w", err)
 	}
-	yields := syscall.Setpriority(syscall.PRIO_PROCESS, cmd.Process.Pid, giveWay) // as the other attackers
+	yields := giveWay(cmd.Process.Pid) // as the other attackers
 	if err := errors.Join(yields, cmd.Wait()); err != nil {
 		return 0, "", fmt.Errorf("slowhttptest: %w: %s", err, &said)
 	}
