@@ -44,7 +44,7 @@ func reportFloods(w io.Writer, all []measured, missing error) {
 ## R: floods
 
 Each by %d attackers for %.0f s (slowhttptest: %d connections, %d new ones a second, for %.0f s) against an engine of its own with its limits
-as shipped, on the same two cores as the attackers and the upstream; the well-behaved client, an agent of its own, makes one request
+as shipped, on the same two cores as the attackers, who give way, and the upstream; the well-behaved client, an agent of its own, makes one request
 after another on one connection meanwhile. Its targets: a median of at most %d times, a 99th percentile of at most %d times what it
 has alone, and no request that fails; bold where it misses one. Goroutines: before, at most, and after.
 
