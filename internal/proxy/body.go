@@ -35,11 +35,11 @@ type body struct {
 	h1      *http1.Body   // HTTP/1 source, or nil
 	h2      *http.Request // HTTP/2 source, or nil
 	h2ctl   *http.ResponseController
-	piece   *[]byte      // HTTP/2: pooled
-	pages   *answerPages // … of which it is taken
-	expect  func() error // sends 100 Continue; nil once sent or not asked for
-	limit   int64        // 0: none
-	known   int64        // declared length, -1 unknown, 0 none
+	piece   *[]byte       // HTTP/2: pooled
+	pages   *room[string] // … of which it is taken
+	expect  func() error  // sends 100 Continue; nil once sent or not asked for
+	limit   int64         // 0: none
+	known   int64         // declared length, -1 unknown, 0 none
 	stall   time.Duration
 	fixed   time.Time // deadline of the whole, for a judged body
 	readBy  time.Time // HTTP/2: the deadline that is set
@@ -104,7 +104,7 @@ func (b *body) read() ([]byte, error) {
 		return b.h1.Next()
 	}
 	if b.piece == nil {
-		b.piece = b.pages.piece()
+		b.piece = takePiece(b.pages)
 	}
 	n, err := b.h2.Body.Read(*b.piece)
 	return (*b.piece)[:n], err
@@ -237,7 +237,7 @@ func (b *body) drain() bool {
 // release gives pooled memory back.
 func (b *body) release() {
 	if b.piece != nil {
-		b.pages.put(b.piece)
+		givePiece(b.pages, b.piece)
 		b.piece = nil
 	}
 	b.memory, b.h1, b.h2, b.h2ctl, b.conn, b.expect = nil, nil, nil, nil, nil, nil

@@ -37,3 +37,19 @@ func (b *budget[K]) give(who K, n int64) {
 		delete(b.held, who)
 	}
 }
+
+// room is a budget as one of many has it: an http1.Allowance.
+type room[K comparable] struct {
+	of  *budget[K]
+	who K
+}
+
+// Take implements http1.Allowance.
+func (r *room[K]) Take(n int) bool { return r.of.take(r.who, int64(n)) }
+
+// Give implements http1.Allowance.
+func (r *room[K]) Give(n int) {
+	if n > 0 {
+		r.of.give(r.who, int64(n))
+	}
+}

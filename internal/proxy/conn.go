@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,11 +41,12 @@ type conn struct {
 
 	tlsVersion, alpn string
 	helloRefused     *refusal
-	hello, helloRoom int         // bytes of its handshake, and what of Server.heads they hold
-	cutShort         bool        // an answer was broken off
-	handedOver       atomic.Bool // HTTP/2 owns the connection and forgets it
-	watch            *h2watch    // of HTTP/2; set before its first stream
-	window           int64       // … what it has of Server.windows
+	hello, helloRoom int              // bytes of its handshake, and what of Server.heads they hold
+	heads, uploads   room[netip.Addr] // for large heads of its requests, and pages of their bodies; by its address
+	cutShort         bool             // an answer was broken off
+	handedOver       atomic.Bool      // HTTP/2 owns the connection and forgets it
+	watch            *h2watch         // of HTTP/2; set before its first stream
+	window           int64            // … what it has of Server.windows
 
 	open interface{ Dec() } // the gauge that counts this connection; nil until its kind is known
 
@@ -104,8 +106,9 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{s: s, deadlines: deadlines{tcp: nc}, flow: intake.NewFlow(nc)}
 	c.wire = wire{Conn: nc, owner: c}
 	c.socket().owner = c
-	c.reader.Bound((*largeHeads)(c))
-	c.reader.BoundBodies((*bodyPages)(c))
+	c.heads, c.uploads = room[netip.Addr]{s.heads, c.flow.Client.Addr()}, room[netip.Addr]{s.uploads, c.flow.Client.Addr()}
+	c.reader.Bound(&c.heads)
+	c.reader.BoundBodies(&c.uploads)
 	return c
 }
 
@@ -190,10 +193,7 @@ func (c *conn) nextHead(rw net.Conn) bool {
 	} else {
 		c.allowRead(c.at, idle)
 	}
-	last := c.s.draining.Load()
-	if last {
-		c.readUntil(c.s.now().Add(c.s.limits.Lull))
-	}
+	last := c.lastWait()
 	if len(c.reader.Buffered()) == 0 {
 		c.endTurn()
 	}

@@ -61,3 +61,13 @@ func (c *conn) lull() {
 		_ = c.tcp.SetReadDeadline(c.s.now().Add(c.s.limits.Lull))
 	}
 }
+
+// lastWait is lull for the goroutine that is about to wait for a request. It reports
+// whether the engine stops.
+func (c *conn) lastWait() bool {
+	stops := c.s.draining.Load()
+	if stops {
+		c.readUntil(c.s.now().Add(c.s.limits.Lull))
+	}
+	return stops
+}

@@ -57,6 +57,8 @@ type exchange struct {
 	reqSum   [digest.Size]byte
 	respSum  [digest.Size]byte
 	send     upstream.SendOptions
+	replies  room[string] // for the large head of the answer, which passes whole or not at all
+	answers  room[string] // for its body, and what its own pieces are read into: they do with less
 
 	start     time.Time     // the head was read
 	at        time.Time     // of the latest look at the clock
@@ -77,7 +79,7 @@ type exchange struct {
 
 func newExchange(s *Server) *exchange {
 	x := &exchange{s: s, reqHash: digest.New(s.cfg.DigestKey), respHash: digest.New(s.cfg.DigestKey)}
-	x.send.Heads, x.send.Pages = (*answerHeads)(x), (*answerPages)(x)
+	x.send.Heads, x.send.Pages = &x.replies, &x.answers
 	x.send.OnInterim = func(status int, fields []http1.Field) error { return x.client.interim(status, fields) }
 	return x
 }
@@ -85,6 +87,7 @@ func newExchange(s *Server) *exchange {
 // reset prepares x for a request of c whose head was read at start.
 func (x *exchange) reset(c *conn, cl client, start time.Time) {
 	x.c, x.client = c, cl
+	x.replies, x.answers = room[string]{x.s.replies, c.principalID}, room[string]{x.s.answers, c.principalID}
 	x.decision = policy.Decision{}
 	x.judged, x.view = nil, nil // not the view of the request before
 	x.rec = audit.Record{}

@@ -5,17 +5,6 @@ import (
 	"net/url"
 )
 
-// largeHeads is a connection as its reader's http1.Allowance.
-type largeHeads conn
-
-func (h *largeHeads) Take(n int) bool { return h.s.heads.take(h.flow.Client.Addr(), int64(n)) }
-
-func (h *largeHeads) Give(n int) {
-	if n > 0 {
-		h.s.heads.give(h.flow.Client.Addr(), int64(n))
-	}
-}
-
 // A ClientHello of an honest client has two KiB or three. crypto/tls takes 64 KiB in a
 // buffer that it does not give back, and so does a tunnel that is to be spliced.
 const (
@@ -31,7 +20,7 @@ func (c *conn) greets(n int) error {
 		return nil
 	}
 	more := helloCopies*c.hello - c.helloRoom
-	if !(*largeHeads)(c).Take(more) {
+	if !c.heads.Take(more) {
 		c.helloRefused = &refusal{
 			status: 503, reason: "too_many_heads", full: true,
 			detail: "as many large ClientHellos and request heads as the engine may hold are there; one below 8 KiB passes",
@@ -42,45 +31,25 @@ func (c *conn) greets(n int) error {
 	return nil
 }
 
-// bodyPages is a connection as the http1.Allowance of its requests' bodies.
-type bodyPages conn
-
-func (b *bodyPages) Take(n int) bool { return b.s.uploads.take(b.flow.Client.Addr(), int64(n)) }
-func (b *bodyPages) Give(n int)      { b.s.uploads.give(b.flow.Client.Addr(), int64(n)) }
-
-// answerHeads is an exchange as the http1.Allowance of its answer's large head. That
-// passes whole or not at all, so bodies, which do with less, do not take its room.
-type answerHeads exchange
-
-func (a *answerHeads) Take(n int) bool { return a.s.replies.take(a.c.principalID, int64(n)) }
-func (a *answerHeads) Give(n int)      { a.s.replies.give(a.c.principalID, int64(n)) }
-
-// answerPages is an exchange as the http1.Allowance of what its origin answers, and
-// of what its own pieces are read into.
-type answerPages exchange
-
-func (a *answerPages) Take(n int) bool { return a.s.answers.take(a.c.principalID, int64(n)) }
-func (a *answerPages) Give(n int)      { a.s.answers.give(a.c.principalID, int64(n)) }
-
-// piece returns what is read into: as much as is worth it where there is room, and
+// takePiece returns what is read into: as much as is worth it where there is room, and
 // scraps else.
-func (a *answerPages) piece() *[]byte {
+func takePiece(r *room[string]) *[]byte {
 	pool := &scraps
-	if a.Take(h2Piece) {
+	if r.Take(h2Piece) {
 		pool = &pieces
 	}
 	p, _ := pool.Get().(*[]byte)
 	return p
 }
 
-// put gives back what piece returned.
-func (a *answerPages) put(p *[]byte) {
+// givePiece gives back what takePiece returned.
+func givePiece(r *room[string], p *[]byte) {
 	if len(*p) < h2Piece {
 		scraps.Put(p)
 		return
 	}
 	pieces.Put(p)
-	a.Give(h2Piece)
+	r.Give(h2Piece)
 }
 
 const (
@@ -103,7 +72,7 @@ func (c *conn) takeHead(r *http.Request) (n int, ok bool) {
 	if n *= headCopies; n <= headCopies*smallHead {
 		return 0, true
 	}
-	if !(*largeHeads)(c).Take(n) {
+	if !c.heads.Take(n) {
 		return 0, false
 	}
 	return n, true

@@ -155,12 +155,12 @@ func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 		parsed = tooManyHeads()
 		forgetHead(r)
 	}
-	defer (*largeHeads)(c).Give(head)
+	defer c.heads.Give(head)
 	b := &x.body
 	b.reset(s, x.reqHash)
 	b.present = r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
 	if b.present {
-		b.h2, b.h2ctl, b.known, b.pages = r, cl.ctl, r.ContentLength, (*answerPages)(x)
+		b.h2, b.h2ctl, b.known, b.pages = r, cl.ctl, r.ContentLength, &x.answers
 	}
 	keep := x.serve(r.Context(), parsed)
 	b.release()

@@ -1,20 +1,17 @@
 package proxy
 
-import (
-	"net/netip"
-	"testing"
-)
+import "testing"
 
 func TestPiecesAreSmallWithoutRoom(t *testing.T) {
-	s := &Server{answers: newBudget[string](2*h2Piece, 2*h2Piece), uploads: newBudget[netip.Addr](1, 1)}
-	a := (*answerPages)(&exchange{s: s, c: &conn{s: s, principalID: "a"}})
-	first, second := a.piece(), a.piece()
+	all := newBudget[string](2*h2Piece, 2*h2Piece)
+	a := &room[string]{all, "a"}
+	first, second := takePiece(a), takePiece(a)
 	if len(*first) != h2Piece || len(*second) >= h2Piece {
 		t.Errorf("pieces of %d and %d bytes; who has as much as is left gets no more", len(*first), len(*second))
 	}
-	a.put(second)
-	a.put(first)
-	if third := a.piece(); len(*third) != h2Piece || s.answers.all != h2Piece {
-		t.Errorf("a piece of %d bytes, %d taken", len(*third), s.answers.all)
+	givePiece(a, second)
+	givePiece(a, first)
+	if third := takePiece(a); len(*third) != h2Piece || all.all != h2Piece {
+		t.Errorf("a piece of %d bytes, %d taken", len(*third), all.all)
 	}
 }

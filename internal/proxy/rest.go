@@ -22,9 +22,7 @@ func (c *conn) rest() {
 		c.idleBy = c.at.Add(c.s.limits.Idle)
 	}
 	c.readUntil(c.idleBy)
-	if c.s.draining.Load() {
-		c.readUntil(c.s.now().Add(c.s.limits.Lull))
-	}
+	c.lastWait()
 	if c.awaitReadable() != nil {
 		c.endHTTP1()
 		return

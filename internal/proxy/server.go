@@ -243,7 +243,7 @@ func (s *Server) forget(c *conn) {
 		c.window = 0
 	}
 	if c.helloRoom > 0 {
-		(*largeHeads)(c).Give(c.helloRoom)
+		c.heads.Give(c.helloRoom)
 		c.helloRoom = 0
 	}
 	if c.open != nil {

@@ -119,7 +119,7 @@ func (cl *h1client) upgrade(x *exchange, resp *upstream.Response) *refusal {
 	open := x.s.cfg.Metrics.Stream(metrics.WebSocket)
 	open.Inc()
 	defer open.Dec()
-	w := &websocket{s: x.s, idle: x.s.limits.TunnelIdle, pages: (*answerPages)(x)}
+	w := &websocket{s: x.s, idle: x.s.limits.TunnelIdle, pages: &x.answers}
 	w.touch(x.s.now())
 	limit := x.s.limits.FrameBytes
 	toOrigin := &half{w: w, src: client, dst: up, hash: x.reqHash, early: bytes.Clone(cl.c.reader.Buffered()),
@@ -182,7 +182,7 @@ func (cl *h1client) relayFrames(x *exchange, toOrigin, toClient *half) *refusal 
 type websocket struct {
 	s     *Server
 	idle  time.Duration
-	pages *answerPages
+	pages *room[string]
 	last  atomic.Int64 // unix nanoseconds
 
 	ending  atomic.Bool  // one direction is over; the other has until closeBy
@@ -213,8 +213,8 @@ var errFrame = errors.New("not a WebSocket frame")
 
 // run relays until the source ends. Nothing is passed on that was not checked.
 func (h *half) run() error {
-	piece := h.w.pages.piece()
-	defer h.w.pages.put(piece)
+	piece := takePiece(h.w.pages)
+	defer givePiece(h.w.pages, piece)
 	if err := h.pass(h.early); err != nil {
 		return err
 	}
